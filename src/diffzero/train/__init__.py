@@ -1,0 +1,12 @@
+"""Recipes of the small bundled models. Nothing but the command line imports this package."""
+
+from collections.abc import Callable
+
+__all__ = ["recipes"]
+
+
+def recipes() -> dict[str, Callable[..., None]]:
+    """The recipes of `diffzero train`, by name."""
+    from . import clip, stable_diffusion
+
+    return {"tiny-sd": stable_diffusion.train, "tiny-clip": clip.train}

@@ -1,0 +1,203 @@
+"""Labelled images for the recipes: local Parquet, ImageFolder or hub id, and the digits.
+
+Every image passes through the preprocessing that classification uses, so that a network never
+sees at test time what it did not see in training.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import yaml
+
+from ..errors import InputError
+from ..images import fit_square, load_image
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with labels and words.
+
+    Attributes:
+        name: What the set is called.
+        images: uint8 `[n, size, size, 3]`.
+        labels: int64 `[n]`.
+        classes: One name a class, the one accuracy is measured with.
+        names: For each class the names its captions use, repeats weigh more.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+    names: list[list[str]]
+
+    def subset(self, index: np.ndarray | slice) -> Labelled:
+        """The chosen images, with the same words."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+
+def caption_words() -> dict:
+    """Templates and class words, from `captions.yaml`."""
+    return yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text())
+
+
+def load(source: str, size: int, split: str = "train") -> Labelled:
+    """Read a labelled set.
+
+    Args:
+        source: `digits` (scikit-learn's), a folder of Parquet files named after their split, an
+            ImageFolder (one folder a class), or a hub id; `NAME=SOURCE` names it, otherwise the
+            last part of the path does. Sets named in `captions.yaml` use its words.
+        size: Side in pixels the images are brought to.
+        split: `train` or `validation`.
+
+    Raises:
+        InputError: nothing readable there.
+    """
+    name, _, location = source.rpartition("=")
+    name = name or Path(location).name
+    if location == "digits":
+        images, labels, classes = _digits(split)
+    elif Path(location).is_dir():
+        folder = Path(location)
+        files = sorted(folder.glob(f"{split}*.parquet"))
+        images, labels, classes = _parquet(files) if files else _folder(folder, split)
+    else:
+        images, labels, classes = _hub(location, split)
+    words = caption_words().get(name, {})
+    classes = words.get("classes", classes)
+    squares = np.stack([fit_square(image, size) for image in images])
+    names = words.get("names", [[c] for c in classes])
+    return Labelled(name, squares, np.asarray(labels, dtype=np.int64), classes, names)
+
+
+def _digits(split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    """The 1,437 training digits or the 360 held out, 8x8 in 0..16 as uint8 RGB."""
+    train, test = digits_split()
+    images, labels = train if split == "train" else test
+    return list(images), labels, [str(d) for d in range(10)]
+
+
+def digits_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """scikit-learn's digits: (train images uint8 [1437, 8, 8, 3], labels), (test [360, ...])."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, target = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(
+        pixels, target, test_size=360, random_state=0, stratify=target
+    )
+
+    def rgb(flat: np.ndarray) -> np.ndarray:
+        grey = np.round(flat.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+        return np.repeat(grey, 3, axis=3)
+
+    return (rgb(x_train), y_train), (rgb(x_test), y_test)
+
+
+def _parquet(files: list[Path]) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    import pyarrow.parquet as pq
+
+    tables = [pq.read_table(f) for f in files]
+    column = next((c for c in ("label", "fine_label") if c in tables[0].column_names), None)
+    if column is None or "image" not in tables[0].column_names:
+        raise InputError(
+            f"{files[0]}: needs columns image and label; has {tables[0].column_names}."
+        )
+    labels = np.concatenate([t[column].to_numpy() for t in tables])
+    encoded = [row["bytes"] for t in tables for row in t["image"].to_pylist()]
+    metadata = tables[0].schema.metadata or {}
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    classes = features.get(column, {}).get("names") or [str(i) for i in range(labels.max() + 1)]
+    from PIL import Image
+
+    return [load_image(Image.open(io.BytesIO(b))) for b in encoded], labels, list(classes)
+
+
+def _folder(folder: Path, split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    root = folder / split if (folder / split).is_dir() else folder
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir())
+    pairs = [(f, i) for i, c in enumerate(classes) for f in sorted((root / c).iterdir())]
+    if not pairs:
+        raise InputError(
+            f"{folder}: neither {split}*.parquet nor one folder a class with images in it."
+        )
+    return (
+        [load_image(f) for f, _ in pairs],
+        np.array([i for _, i in pairs]),
+        [c.replace("_", " ") for c in classes],
+    )
+
+
+def _hub(location: str, split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(location, split=split)
+    except Exception as error:  # the hub client raises a dozen types for "not there"
+        raise InputError(
+            f"{location}: neither a local folder nor a data set the hub could give "
+            f"({type(error).__name__}). Give a folder of Parquet files or an ImageFolder."
+        ) from None
+    column = "label" if "label" in table.column_names else "fine_label"
+    image = "image" if "image" in table.column_names else "img"
+    classes = list(table.features[column].names)
+    return [load_image(i) for i in table[image]], np.array(table[column]), classes
+
+
+def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Small random rotations (10 degrees), scalings (10 %) and shifts (6 %) of `[b, c, h, w]`.
+
+    The 1,437 digits are too few for a network of millions of weights to see each only as it is.
+    """
+    import torch
+    from torch.nn import functional
+
+    b = len(images)
+    angle = (torch.rand(b, generator=generator) * 2 - 1) * np.deg2rad(10)
+    scale = 1 + (torch.rand(b, generator=generator) * 2 - 1) * 0.1
+    shift = (torch.rand(b, 2, generator=generator) * 2 - 1) * 0.12
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    row_x = torch.stack([cos, -sin, shift[:, 0]], 1)
+    row_y = torch.stack([sin, cos, shift[:, 1]], 1)
+    grid = functional.affine_grid(torch.stack([row_x, row_y], 1), list(images.shape), False)
+    return functional.grid_sample(images, grid, "bilinear", "border", False)
+
+
+class Captions:
+    """Random captions of classes: one row of token ids each.
+
+    Args:
+        sets: The data sets; class `k` of set `s` gets its own list of captions.
+        tokenizer: Pads to its `model_max_length`.
+    """
+
+    def __init__(self, sets: list[Labelled], tokenizer) -> None:  # noqa: ANN001
+        import torch
+
+        templates = caption_words()["templates"]
+        texts = [
+            [t.format(name) for t in templates for name in names] for s in sets for names in s.names
+        ]
+        self.first_class = np.cumsum([0] + [len(s.names) for s in sets])
+        self.counts = torch.tensor([len(t) for t in texts])
+        self.starts = torch.cumsum(self.counts, 0) - self.counts
+        self.empty = len(flat := [t for group in texts for t in group])
+        ids = tokenizer(flat + [""], padding="max_length", truncation=True, return_tensors="pt")
+        self.ids, self.mask = ids.input_ids, ids.attention_mask
+
+    def draw(self, classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A random caption for each class, as an index into `ids`; classes count over all sets."""
+        import torch
+
+        u = torch.rand(len(classes), generator=generator)
+        return self.starts[classes] + (u * self.counts[classes]).long()

@@ -1,0 +1,138 @@
+"""A training loop with a time budget: it resumes, keeps an average of the weights, and stops.
+
+The learning rate follows the share of the budget that is spent, so that whatever the budget and
+the machine, training ends with the rate at zero.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+WARMUP_STEPS = 200
+
+
+class Ema:
+    """Exponential moving average of a module's parameters.
+
+    `decay = min(max_decay, (1 + n) / (10 + n))`, so that early averages are not the initial noise.
+    """
+
+    def __init__(self, module: nn.Module, max_decay: float = 0.999) -> None:
+        self.max_decay, self.n = max_decay, 0
+        self.module = module
+        self.shadow = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the current weights."""
+        self.n += 1
+        decay = min(self.max_decay, (1 + self.n) / (10 + self.n))
+        for key, value in self.module.state_dict().items():
+            if value.is_floating_point():
+                self.shadow[key].lerp_(value, 1 - decay)
+
+    def copy_to_module(self) -> None:
+        """Replace the module's weights by their average."""
+        self.module.load_state_dict(self.shadow)
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[torch.Generator], torch.Tensor],
+    state_path: Path,
+    minutes: float,
+    *,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-2,
+    seed: int = 0,
+    ema_decay: float = 0.999,
+    log: Callable[[str], None] = print,
+    save_every: float = 120.0,
+) -> dict[str, float]:
+    """Minimise `loss` for `minutes` of wall time, then leave the averaged weights in `module`.
+
+    Args:
+        module: What is trained; put everything that learns into it.
+        loss: Draws a batch with the generator it is given and returns a scalar.
+        state_path: Where progress is kept; when the file exists, training goes on from it.
+        minutes: The budget, resumed time included.
+        lr: Peak of the cosine schedule.
+        weight_decay: AdamW's.
+        seed: Of the batches.
+        ema_decay: Largest decay of the weight average.
+        log: Called with a line every 30 seconds.
+        save_every: Seconds between saves.
+
+    Returns:
+        `steps`, `seconds` and the last smoothed `loss`.
+    """
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay
+    )
+    ema = Ema(module, ema_decay)
+    generator = torch.Generator().manual_seed(seed)
+    step, elapsed, smooth = 0, 0.0, float("nan")
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.shadow, ema.n = state["ema"], state["ema_n"]
+        generator.set_state(state["generator"])
+        step, elapsed, smooth = state["step"], state["elapsed"], state["smooth"]
+
+    def save() -> None:
+        state_path.parent.mkdir(parents=True, exist_ok=True)
+        partial = state_path.with_suffix(".partial")
+        torch.save(
+            {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "ema": ema.shadow,
+                "ema_n": ema.n,
+                "generator": generator.get_state(),
+                "step": step,
+                "elapsed": elapsed,
+                "smooth": smooth,
+            },
+            partial,
+        )
+        partial.replace(state_path)
+
+    budget = minutes * 60
+    last_save = last_log = elapsed
+    module.train()
+    while elapsed < budget:
+        started = time.perf_counter()
+        rate = lr * min(1, (step + 1) / WARMUP_STEPS) * _cosine(elapsed / budget)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        value = loss(generator)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        ema.update()
+        step += 1
+        number = float(value.detach())
+        smooth = number if math.isnan(smooth) else 0.98 * smooth + 0.02 * number
+        elapsed += time.perf_counter() - started
+        if elapsed - last_log > 30:
+            last_log = elapsed
+            log(f"step {step}  {elapsed / 60:.1f} of {minutes:g} min  loss {smooth:.4f}")
+        if elapsed - last_save > save_every:
+            last_save = elapsed
+            save()
+    save()
+    ema.copy_to_module()
+    module.eval()
+    return {"steps": step, "seconds": elapsed, "loss": smooth}
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,259 @@
+"""`tiny-sd`: a StableDiffusionPipeline small enough to train on two CPU cores.
+
+Two stages. The autoencoder maps 32-pixel images to 8x8x4 latents,
+
+    L = mean (x - D(z))^2 + mean |x - D(z)| + kl_weight * KL(q(z|x) || N(0, 1)) / dim z,
+
+and its latents are scaled to unit standard deviation. Then U-Net and text encoder learn together,
+on the latents' posterior means, to predict the noise (Ho et al. 2020, equation 14):
+
+    L = E ||eps - eps_theta(alpha_t z + sigma_t eps, t, text(c))||^2,   t uniform,
+
+with a caption drawn anew for every image and step, and the empty caption one time in ten for
+classifier-free guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from . import data, loop, tokenizer
+
+SIZE, WINDOW, HIDDEN = 32, 32, 128
+VAE_SHARE = 0.14  # of the minutes
+HELD_OUT = {"digits": 137}  # the last of train, never trained on: for temperatures and settings
+DIGIT_VARIANTS = 24
+
+
+def held_out(labelled: data.Labelled) -> tuple[data.Labelled, data.Labelled]:
+    """Split a training set into (trained on, held out): the last 2,000 images, or 137 digits."""
+    n = HELD_OUT.get(labelled.name, min(2000, len(labelled.labels) // 10))
+    return labelled.subset(slice(0, -n)), labelled.subset(slice(-n, None))
+
+
+def components(tokens: Any) -> dict[str, nn.Module]:
+    """The networks of the pipeline, untrained: 0.7 M autoencoder, 2.8 M U-Net, 0.5 M text."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    vae = AutoencoderKL(
+        block_out_channels=(32, 48, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=SIZE,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=SIZE // 4,
+        block_out_channels=(64, 96),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        layers_per_block=1,
+        cross_attention_dim=HIDDEN,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    text = CLIPTextModel(text_config(tokens, CLIPTextConfig))
+    return {"vae": vae, "unet": unet, "text_encoder": text}
+
+
+def text_config(tokens: Any, cls: type) -> Any:
+    """The small text encoder shared by `tiny-sd` and `tiny-clip`."""
+    return cls(
+        vocab_size=len(tokens),
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=WINDOW,
+        projection_dim=64,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+    )
+
+
+def noise_scheduler() -> Any:
+    """Stable Diffusion 1's own betas."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def train(
+    sources: Sequence[str],
+    out: Path,
+    minutes: float,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Train and save the pipeline under `out`; run again to resume.
+
+    Args:
+        sources: Data sets, see `data.load`. Batches draw from each in equal parts, except that
+            the digits get a fifth of what the others get.
+        out: Folder of the pipeline; progress is kept in `out/.train`.
+        minutes: Budget of both stages together.
+        device: `cpu` or `cuda`.
+        seed: Of initial weights and batches.
+        log: Called with lines of progress.
+    """
+    torch.manual_seed(seed)
+    sets = [held_out(data.load(s, SIZE))[0] for s in sources]
+    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
+    nets = {k: m.to(device) for k, m in components(tokens).items()}
+    if device == "cpu":
+        torch.set_num_threads(min(2, torch.get_num_threads()))
+    log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
+
+    vae = nets["vae"].to(memory_format=torch.channels_last)
+    pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
+    weights = mix(sets)
+    vae_loss = _vae_loss(vae, pixels, weights, device)
+    loop.fit(vae, vae_loss, out / ".train" / "vae.pt", minutes * VAE_SHARE, seed=seed, log=log)
+    vae.requires_grad_(False)
+    latents = [_latents(vae, p, s.name == "digits", device, seed) for p, s in zip(pixels, sets)]
+    scale = 1 / float(torch.cat([z[: len(p)].flatten() for z, p in zip(latents, pixels)]).std())
+    vae.register_to_config(scaling_factor=scale)
+    log(f"latents of standard deviation {1 / scale:.3f}")
+
+    denoiser = nn.ModuleDict({"unet": nets["unet"], "text": nets["text_encoder"]})
+    denoiser["unet"].to(memory_format=torch.channels_last)
+    loss = _denoising_loss(denoiser, latents, sets, weights, tokens, scale, device)
+    result = loop.fit(
+        denoiser,
+        loss,
+        out / ".train" / "unet.pt",
+        minutes * (1 - VAE_SHARE),
+        seed=seed,
+        log=log,
+        ema_decay=0.9995,
+    )
+    log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
+    save(nets, tokens, out)
+
+
+def all_captions(sets: list[data.Labelled]) -> list[str]:
+    """Every caption that training can draw."""
+    templates = data.caption_words()["templates"]
+    return [t.format(n) for s in sets for group in s.names for n in group for t in templates]
+
+
+def mix(sets: list[data.Labelled]) -> torch.Tensor:
+    """Share of a batch that each set gets."""
+    share = torch.tensor([0.2 if s.name == "digits" else 1.0 for s in sets])
+    return share / share.sum()
+
+
+def pick(
+    sizes: list[int], weights: torch.Tensor, n: int, generator: torch.Generator
+) -> list[torch.Tensor]:
+    """Indices into each set for one batch of `n` images in all."""
+    counts = (weights * n).round().long()
+    counts[0] += n - counts.sum()
+    return [torch.randint(s, (int(c),), generator=generator) for s, c in zip(sizes, counts)]
+
+
+def _vae_loss(vae: Any, pixels: list[torch.Tensor], weights: torch.Tensor, device: str) -> Any:
+    batch, kl_weight = 64, 2e-4
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        index = pick([len(p) for p in pixels], weights, batch, generator)
+        x = torch.cat([p[i] for p, i in zip(pixels, index)]).to(device).float() / 127.5 - 1
+        x = x.contiguous(memory_format=torch.channels_last)
+        posterior = vae.encode(x).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        error = functional.mse_loss(decoded, x) + functional.l1_loss(decoded, x)
+        return error + kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+
+    return loss
+
+
+@torch.no_grad()
+def _latents(
+    vae: Any, pixels: torch.Tensor, vary: bool, device: str, seed: int
+) -> torch.Tensor:
+    """Posterior means `[n, 4, 8, 8]` of the images, and of jittered copies where they are few."""
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+    for variant in range(1 + DIGIT_VARIANTS * vary):
+        for chunk in pixels.split(256):
+            x = chunk.float() / 127.5 - 1
+            x = data.jitter(x, generator) if variant else x
+            out.append(vae.encode(x.to(device)).latent_dist.mean.cpu())
+    return torch.cat(out)
+
+
+def _denoising_loss(
+    denoiser: nn.ModuleDict,
+    latents: list[torch.Tensor],
+    sets: list[data.Labelled],
+    weights: torch.Tensor,
+    tokens: Any,
+    scale: float,
+    device: str,
+) -> Any:
+    batch, dropout = 128, 0.1
+    captions = data.Captions(sets, tokens)
+    bars = noise_scheduler().alphas_cumprod
+    labels = [torch.from_numpy(np.resize(s.labels, len(z))) for s, z in zip(sets, latents)]
+    latents = [z * scale for z in latents]
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        index = pick([len(z) for z in latents], weights, batch, generator)
+        x = torch.cat([z[i] for z, i in zip(latents, index)])
+        first = captions.first_class
+        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first)])
+        rows = captions.draw(classes, generator)
+        rows[torch.rand(batch, generator=generator) < dropout] = captions.empty
+        unique, inverse = rows.unique(return_inverse=True)
+        # Times are stratified: one in each of `batch` slices of [0, 1000).
+        t = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch * 1000
+        t = t.long()[torch.randperm(batch, generator=generator)]
+        eps = torch.randn(x.shape, generator=generator)
+        bar = bars[t].view(-1, 1, 1, 1)
+        x_t = (bar.sqrt() * x + (1 - bar).sqrt() * eps).to(device)
+        text = denoiser["text"](captions.ids[unique].to(device)).last_hidden_state[inverse]
+        x_t = x_t.contiguous(memory_format=torch.channels_last)
+        predicted = denoiser["unet"](x_t, t.to(device), text).sample
+        return functional.mse_loss(predicted, eps.to(device))
+
+    return loss
+
+
+def save(nets: dict[str, Any], tokens: Any, out: Path) -> None:
+    """Write the pipeline in diffusers' folder format, fp16 safetensors."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline(
+        vae=nets["vae"],
+        text_encoder=nets["text_encoder"],
+        tokenizer=tokens,
+        unet=nets["unet"],
+        scheduler=noise_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)

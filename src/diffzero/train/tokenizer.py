@@ -1,0 +1,58 @@
+"""A small CLIP tokenizer whose vocabulary is the training captions' words.
+
+Byte-pair merges are learned from the captions, so each of their words is one token, while any
+other word is still spelled out of bytes: two different labels never tokenise alike.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def build(captions: list[str], folder: Path, max_length: int) -> Any:
+    """Learn merges from `captions`, save the tokenizer under `folder`, and return it.
+
+    Args:
+        captions: The training captions.
+        folder: Where `vocab.json` and `merges.txt` go.
+        max_length: Window of the text encoder, in tokens.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    start, end, suffix = "<|startoftext|>", "<|endoftext|>", "</w>"
+    tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix=suffix))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=8192,
+        min_frequency=1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix=suffix,
+        show_progress=False,
+    )
+    # CLIP splits at spaces before it merges, so the merges are learned on single words.
+    words = sorted({w for c in captions for w in split_words(c)})
+    tokenizer.train_from_iterator(words, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+    # As in CLIP: every byte, every byte at a word's end, the merges' results, the two markers.
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = alphabet + [a + suffix for a in alphabet] + [m.replace(" ", "") for m in merges]
+    vocab = {t: i for i, t in enumerate(dict.fromkeys(tokens))}
+    vocab |= {start: len(vocab), end: len(vocab) + 1}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    clip = CLIPTokenizer.from_pretrained(folder, model_max_length=max_length)
+    clip.save_pretrained(folder)
+    return clip
+
+
+def split_words(text: str) -> list[str]:
+    """Words as CLIP's pre-tokenizer sees them: letters, single digits, runs of punctuation."""
+    import re
+
+    return re.findall(r"[^\W\d_]+|\d|[^\s\w]+|_", text.lower())
