@@ -1,0 +1,188 @@
+"""Backbones: a frozen network with its encoders, seen as one function.
+
+A backbone answers one question: given `x_t`, the time and a condition, what are the expected
+clean image and the expected noise? Networks are trained to predict eps, x_0, v or a flow
+velocity; `Prediction` converts each here, once, and nothing downstream knows which it was.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .schedule import Schedule
+
+Parametrisation = Literal["epsilon", "sample", "v_prediction", "flow"]
+PARAMETRISATIONS = ("epsilon", "sample", "v_prediction", "flow")
+
+
+class Prediction:
+    """What a network says about `x_t = alpha x_0 + sigma eps`: `x = E[x_0|x_t]`, `eps = E[eps|x_t]`.
+
+    Both are worked out when asked for. With `o` the network's output:
+
+    | output          | x                              | eps                          |
+    |-----------------|--------------------------------|------------------------------|
+    | epsilon         | (x_t - sigma o) / alpha        | o                            |
+    | sample          | o                              | (x_t - alpha o) / sigma      |
+    | v = alpha eps - sigma x_0 | (alpha x_t - sigma o) / (alpha^2 + sigma^2) | (sigma x_t + alpha o) / (alpha^2 + sigma^2) |
+    | flow = eps - x_0 | (x_t - sigma o) / (alpha + sigma) | (x_t + alpha o) / (alpha + sigma) |
+
+    Only `epsilon` divides by alpha and only `sample` by sigma: at zero terminal SNR (alpha = 0)
+    a v network's x is finite.
+
+    Args:
+        x_t: Noisy input `[b, ...]`.
+        output: The network's output, same shape.
+        alpha: Signal scale, `[b]`.
+        sigma: Noise scale, `[b]`.
+        parametrisation: What the output is.
+    """
+
+    def __init__(
+        self,
+        x_t: Tensor,
+        output: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        parametrisation: Parametrisation,
+    ) -> None:
+        shape = (-1,) + (1,) * (x_t.ndim - 1)
+        self._x_t, self._out, self._kind = x_t, output, parametrisation
+        self._alpha = alpha.to(output.dtype).view(shape)
+        self._sigma = sigma.to(output.dtype).view(shape)
+
+    @property
+    def x(self) -> Tensor:
+        """E[x_0 | x_t]."""
+        alpha, sigma = self._alpha, self._sigma
+        match self._kind:
+            case "epsilon":
+                return (self._x_t - sigma * self._out) / alpha
+            case "sample":
+                return self._out
+            case "v_prediction":
+                return (alpha * self._x_t - sigma * self._out) / (alpha**2 + sigma**2)
+            case _:
+                return (self._x_t - sigma * self._out) / (alpha + sigma)
+
+    @property
+    def eps(self) -> Tensor:
+        """E[eps | x_t]."""
+        alpha, sigma = self._alpha, self._sigma
+        match self._kind:
+            case "epsilon":
+                return self._out
+            case "sample":
+                return (self._x_t - alpha * self._out) / sigma
+            case "v_prediction":
+                return (sigma * self._x_t + alpha * self._out) / (alpha**2 + sigma**2)
+            case _:
+                return (self._x_t + alpha * self._out) / (alpha + sigma)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the network is conditioned on: named tensors with one row a prompt.
+
+    Indexing with a tensor of row numbers gives the condition of a batch.
+    """
+
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, rows: Tensor | slice) -> Condition:
+        return Condition({k: v[rows] for k, v in self.tensors.items()})
+
+    def __add__(self, other: Condition) -> Condition:
+        return Condition({k: torch.cat([v, other.tensors[k]]) for k, v in self.tensors.items()})
+
+
+class Backbone(ABC):
+    """A frozen diffusion network with its encoders.
+
+    Attributes:
+        name: For messages and records.
+        schedule: alpha and sigma of time.
+        image_size: Side in pixels that `encode` wants.
+        shape: Of `x_0`, without the batch axis.
+        device: Where the network is.
+        dtype: Of its weights and of `x_t`.
+        template: Prompt of a class when the user names none.
+        temperatures: Fitted temperatures by method and number of draws, if the card has them.
+        vocabulary: Words the model was trained with, or None when it knows more than can be
+            listed.
+    """
+
+    name: str
+    schedule: Schedule
+    image_size: int
+    shape: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
+    template: str = "a photo of a {}"
+    temperatures: dict[str, dict[int, float]] = {}
+    vocabulary: frozenset[str] | None = None
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images `[b, 3, s, s]` in [-1, 1] to `x_0` `[b, *shape]`."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Tensor:
+        """`x_0` `[b, *shape]` to images `[b, 3, s, s]` in [-1, 1]."""
+
+    @abstractmethod
+    def embed(self, prompts: list[str]) -> Condition:
+        """One condition row a prompt; the empty prompt is the unconditional model.
+
+        Raises:
+            InputError: a prompt that the model cannot take.
+        """
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
+        """One network evaluation a row: `x_t` `[b, *shape]`, `t` `[b]` in [0, 1]."""
+
+    def signature(self, prompts: list[str]) -> list[object]:
+        """Something that is equal for two prompts exactly when the model cannot tell them apart."""
+        return list(prompts)
+
+    def default_batch_size(self) -> int:
+        """Rows per network call when the user names no number."""
+        numel = int(torch.Size(self.shape).numel())
+        return max(8, min(256, 2**15 // numel))
+
+
+def guided(
+    backbone: Backbone, x_t: Tensor, t: Tensor, cond: Condition, empty: Condition, guidance: float
+) -> Tensor:
+    """Classifier-free guidance `eps_u + g (eps_c - eps_u)`: two evaluations a row.
+
+    References:
+        Ho and Salimans, Classifier-Free Diffusion Guidance, 2022.
+        https://arxiv.org/abs/2207.12598
+    """
+    both = backbone.forward(torch.cat([x_t, x_t]), torch.cat([t, t]), cond + empty).eps
+    eps_c, eps_u = both.chunk(2)
+    return eps_u + guidance * (eps_c - eps_u)
+
+
+def check_parametrisation(value: str) -> Parametrisation:
+    """The parametrisation of this name.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    if value not in PARAMETRISATIONS:
+        raise InputError(
+            f"prediction type must be one of {', '.join(PARAMETRISATIONS)}; got {value!r}."
+        )
+    return value  # type: ignore[return-value]

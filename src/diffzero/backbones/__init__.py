@@ -1,0 +1,1 @@
+"""Backbones by family, one file each; `cards.yaml` lists checkpoints as data."""

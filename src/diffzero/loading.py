@@ -1,0 +1,351 @@
+"""`load`: from a card's name, a folder, a hub id or a pipeline in memory to a model.
+
+Nothing from a checkpoint is executed or unpickled: weights are safetensors unless the caller
+allows pickles, and remote code never runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import InputError
+
+ZOO = Path(__file__).parent / "zoo"
+SD_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A checkpoint as data.
+
+    Attributes:
+        name: What `load` takes.
+        family: `stable-diffusion` or `clip`.
+        source: A folder, or a hub id.
+        mirrors: Hub ids tried in turn when the source is gone.
+        revision: Of the hub repository.
+        dtype: Of the weights on a GPU; on a CPU they are float32.
+        prediction: What the network predicts, when its own config does not say or is wrong.
+        resolution: Side in pixels of its images.
+        licence: Of the weights.
+        template: Prompt used when the user names none.
+        temperatures: Fitted temperature by method and draws.
+        vocabulary: Words of a bundled model's captions, None if open.
+        accuracy: Measured accuracies, one line each.
+    """
+
+    name: str
+    family: str
+    source: str
+    mirrors: list[str] = field(default_factory=list)
+    revision: str = "main"
+    dtype: str = "float32"
+    prediction: str | None = None
+    resolution: int | None = None
+    licence: str = "see the model's page"
+    template: str = "a photo of a {}"
+    temperatures: dict[str, dict[int, float]] = field(default_factory=dict)
+    vocabulary: list[str] | None = None
+    accuracy: list[str] = field(default_factory=list)
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the weights come with the package."""
+        return Path(self.source).parent == ZOO
+
+
+def cards() -> dict[str, Card]:
+    """All cards by name: the bundled models first."""
+    found = {}
+    for path in sorted(ZOO.glob("*/card.yaml")):
+        data = yaml.safe_load(path.read_text())
+        found[path.parent.name] = Card(name=path.parent.name, source=str(path.parent), **data)
+    listed = yaml.safe_load((Path(__file__).parent / "backbones" / "cards.yaml").read_text())
+    return found | {name: Card(name=name, **data) for name, data in listed.items()}
+
+
+def load(
+    source: Any,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    allow_pickle: bool = False,
+) -> Any:
+    """A model ready to classify with.
+
+    Args:
+        source: A card's name (`diffzero models` lists them), a folder in diffusers' or CLIP's
+            format, a hub id, or a `StableDiffusionPipeline` or `CLIPModel` folder in memory.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is.
+        dtype: `float32`, `float16` or `bfloat16`. If None: float32 on a CPU, the card's
+            elsewhere.
+        allow_pickle: Accept weights that are pickles. A pickle runs code of whoever made it.
+
+    Returns:
+        A `Backbone`, or a `ClipBackbone`.
+
+    Raises:
+        InputError: no such model, a missing or half-written checkpoint, a pickle, a format that
+            is not supported, a device that is not there.
+    """
+    place = _device(device)
+    if not isinstance(source, str | Path):
+        return _from_memory(source)
+    name = str(source)
+    known = cards()
+    if name in known:
+        return _load_card(known[name], place, dtype, allow_pickle)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        family = _family_of(path, allow_pickle)
+        card = Card(name=path.name, family=family, source=str(path))
+        return _load_card(card, place, dtype, allow_pickle)
+    _refuse_files(path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError(
+            f"No model {name!r}: neither a folder nor one of {', '.join(known)}. "
+            "Hub ids have the form owner/name."
+        )
+    return _load_hub(Card(name=name, family="", source=name), place, dtype, allow_pickle)
+
+
+def _refuse_files(path: Path) -> None:
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
+        raise InputError(
+            f"{path}: a pickled checkpoint can run code and is refused. Convert it to a folder "
+            "in diffusers' format with safetensors weights."
+        )
+    if path.suffix == ".safetensors":
+        raise InputError(
+            f"{path}: single-file checkpoints are not read, since their configuration has to be "
+            "guessed. Convert it once with StableDiffusionPipeline.from_single_file(...)."
+            "save_pretrained(FOLDER) and give the folder."
+        )
+    if path.is_file():
+        raise InputError(f"{path}: a model is a folder; this is a file.")
+
+
+def _device(device: str) -> Any:
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError):
+        raise InputError(
+            f"Device {device!r} is not available here. Use cpu, or auto for the best there is."
+        ) from None
+    return place
+
+
+def _dtype(dtype: str | None, card: Card, place: Any) -> Any:
+    import torch
+
+    name = dtype or ("float32" if place.type == "cpu" else card.dtype)
+    if name not in ("float32", "float16", "bfloat16"):
+        raise InputError(f"dtype must be float32, float16 or bfloat16; got {name!r}.")
+    return getattr(torch, name)
+
+
+def _from_memory(source: Any) -> Any:
+    from .backbone import Backbone
+    from .backbones.clip import ClipBackbone
+    from .backbones.stable_diffusion import StableDiffusion
+
+    if isinstance(source, Backbone | ClipBackbone):
+        return source
+    if hasattr(source, "unet") and hasattr(source, "vae"):
+        return StableDiffusion(source, getattr(source, "name_or_path", None) or "pipeline")
+    raise InputError(
+        "A model is a card's name, a folder, a hub id or a StableDiffusionPipeline; got "
+        f"{type(source).__name__}."
+    )
+
+
+def _load_card(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> Any:
+    if not Path(card.source).is_dir():
+        return _load_hub(card, place, dtype, allow_pickle)
+    _family_of(Path(card.source), allow_pickle)
+    return _build(card, card.source, place, dtype, allow_pickle, local=True)
+
+
+def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> Any:
+    """Download, mirrors in turn; the family of a bare hub id is tried, not guessed."""
+    families = [card.family] if card.family else ["stable-diffusion", "clip"]
+    error: Exception | None = None
+    for repository in [card.source, *card.mirrors]:
+        for family in families:
+            attempt = Card(**{**card.__dict__, "family": family})
+            try:
+                return _build(attempt, repository, place, dtype, allow_pickle, local=False)
+            except InputError:
+                raise
+            except Exception as caught:  # the hub client raises a dozen types for "not there"
+                error = error or caught
+    bundled = [c.name for c in cards().values() if c.bundled]
+    raise InputError(
+        f"{card.source} could not be fetched from the hub ({type(error).__name__}). Without a "
+        f"network use a bundled model ({', '.join(bundled) or 'none yet'}) or a local folder."
+    )
+
+
+def _family_of(path: Path, allow_pickle: bool) -> str:
+    """Tell the format of a folder, and that nothing is missing from it."""
+    index, config = path / "model_index.json", path / "config.json"
+    if index.is_file():
+        name = _read_json(index).get("_class_name", "")
+        if not name.startswith("StableDiffusionPipeline"):
+            raise InputError(
+                f"{path}: a {name or 'pipeline of unknown class'} is not supported yet; "
+                "StableDiffusionPipeline folders and CLIP folders are."
+            )
+        for part in SD_PARTS:
+            if not (path / part).is_dir():
+                raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
+        for part in ("unet", "vae", "text_encoder"):
+            _check_weights(path / part, allow_pickle)
+        return "stable-diffusion"
+    if config.is_file():
+        kind = _read_json(config).get("model_type")
+        if kind != "clip":
+            raise InputError(f"{path}: model type {kind!r} is not supported; CLIP is.")
+        _check_weights(path, allow_pickle)
+        return "clip"
+    raise InputError(
+        f"{path}: no model_index.json (diffusers) and no config.json (CLIP) in this folder."
+    )
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise InputError(f"{path}: damaged or half-written; fetch it again.") from None
+
+
+def _check_weights(folder: Path, allow_pickle: bool) -> None:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: config.json is missing; fetch the checkpoint again.")
+    _read_json(folder / "config.json")
+    tensors = sorted(folder.glob("*.safetensors"))
+    for path in tensors:
+        _check_safetensors(path)
+    if tensors:
+        return
+    pickles = sorted(folder.glob("*.bin"))
+    if pickles and not allow_pickle:
+        raise InputError(
+            f"{pickles[0]}: a pickle where safetensors is expected, and a pickle can run code. "
+            "Convert it, or pass allow_pickle (--allow-pickle) if you trust its maker."
+        )
+    if not pickles:
+        raise InputError(f"{folder}: no weights (*.safetensors); fetch the checkpoint again.")
+
+
+def _check_safetensors(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except (SafetensorError, OSError):
+        raise InputError(
+            f"{path}: damaged or half-written ({path.stat().st_size:,} bytes); fetch it again."
+        ) from None
+
+
+def _build(
+    card: Card, where: str, place: Any, dtype: str | None, allow_pickle: bool, *, local: bool
+) -> Any:
+    builder = {"stable-diffusion": _build_stable_diffusion, "clip": _build_clip}[card.family]
+    options = {} if local else {"revision": card.revision}
+    options |= {"local_files_only": True} if local else {}
+    with quiet():
+        return builder(card, where, place, _dtype(dtype, card, place), allow_pickle, options)
+
+
+def _build_stable_diffusion(
+    card: Card, where: str, place: Any, dtype: Any, allow_pickle: bool, options: dict
+) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    from .backbones.stable_diffusion import StableDiffusion
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        where,
+        torch_dtype=dtype,
+        use_safetensors=None if allow_pickle else True,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        **options,
+    ).to(place)
+    return _apply(card, StableDiffusion(pipeline, card.name, card.prediction))
+
+
+def _build_clip(
+    card: Card, where: str, place: Any, dtype: Any, allow_pickle: bool, options: dict
+) -> Any:
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    from .backbones.clip import ClipBackbone
+
+    safe = None if allow_pickle else True
+    model = CLIPModel.from_pretrained(where, dtype=dtype, use_safetensors=safe, **options)
+    tokenizer = CLIPTokenizer.from_pretrained(where, **options)
+    processor = CLIPImageProcessor.from_pretrained(where, **options)
+    return _apply(card, ClipBackbone(model.to(place), tokenizer, processor, card.name))
+
+
+def _apply(card: Card, model: Any) -> Any:
+    model.template = card.template
+    model.temperatures = card.temperatures
+    if card.vocabulary is not None:
+        model.vocabulary = frozenset(card.vocabulary)
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Loading without the libraries' chatter, which would drown our own messages."""
+    loggers = [logging.getLogger(n) for n in ("diffusers", "transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    _set_bars(False)
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        _set_bars(True)
+        if bars is None:
+            os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS")
+        else:
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = bars
+
+
+def _set_bars(on: bool) -> None:
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    for module in (diffusers_logging, transformers_logging):
+        (module.enable_progress_bar if on else module.disable_progress_bar)()

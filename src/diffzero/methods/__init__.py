@@ -1,0 +1,39 @@
+"""One file a method; each class docstring gives the formula, what a logit means and the cost."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from ..errors import InputError
+
+METHODS = {"elbo": ("elbo", "ELBO"), "clip": ("clip", "CLIP")}
+
+
+def method_class(name: str) -> type:
+    """The classifier class of a method's name.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in METHODS:
+        raise InputError(f"No method {name!r}; there are {', '.join(METHODS)}.")
+    module, cls = METHODS[name]
+    return getattr(import_module(f".{module}", __name__), cls)
+
+
+def make(name: str, backbone: Any, options: dict[str, Any]) -> Any:
+    """A classifier by method name.
+
+    Raises:
+        InputError: an unknown method, or an argument that it does not have.
+    """
+    cls = method_class(name)
+    known = [p for p in inspect.signature(cls).parameters if p != "backbone"]
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"Method {name} has no argument {option!r}; it has {', '.join(known)}."
+            )
+    return cls(backbone, **options)

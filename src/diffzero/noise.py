@@ -1,0 +1,59 @@
+"""Noise that belongs to an image, and draws that nest.
+
+The randomness of an image derives from the user's seed, the shape and uint8 pixels of the
+upright image before any resizing, and the number of the draw; nothing else. A score therefore
+does not depend on batch size, order, shard or device, and all classes of an image see the same
+noise (common random numbers), without which their differences drown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def image_key(seed: int, pixels: np.ndarray) -> int:
+    """128-bit key of an image's randomness.
+
+    Args:
+        seed: The user's.
+        pixels: uint8 `[h, w, 3]`, upright, before resizing.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{seed}:{pixels.shape[0]}x{pixels.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+def radical_inverse(n: np.ndarray) -> np.ndarray:
+    """Bit-reversed fractions 0, 1/2, 1/4, 3/4, 1/8, ... of the whole numbers `n`, in [0, 1)."""
+    n = np.asarray(n, dtype=np.uint64)
+    out = np.zeros(n.shape)
+    scale = 0.5
+    while n.any():
+        out += scale * (n & np.uint64(1)).astype(float)
+        n = n >> np.uint64(1)
+        scale /= 2
+    return out
+
+
+def quantiles(key: int, draws: np.ndarray) -> np.ndarray:
+    """Place in [0, 1) of each draw: bit-reversed, with one random shift an image, mod 1.
+
+    The first 2^n draws form an even grid for every n, and further draws fill its gaps, so more
+    draws refine a score without computing any of it again.
+    """
+    shift = _generator(key, -1).random()
+    return (radical_inverse(draws) + shift) % 1.0
+
+
+def gaussian(key: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise of one draw of one image, float32, made on the CPU."""
+    return _generator(key, draw).standard_normal(shape, dtype=np.float32)
+
+
+def _generator(key: int, draw: int) -> np.random.Generator:
+    counter = [0, 0, 0, (draw + 1) % 2**64]  # the low counter words count within a draw
+    philox_key = np.array([key % 2**64, key >> 64], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=philox_key, counter=counter))
