@@ -125,19 +125,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: an unreadable image, named by its position; candidates that do not match.
         """
-        loaded = self._load(images)
-        if candidates is None:
-            self._check_fitted()
-            labels = None
-        else:
-            labels = [check_labels(c) for c in candidates]
-            if len(labels) != len(loaded):
-                raise InputError(
-                    f"candidates holds one list an image; got {len(labels)} lists for "
-                    f"{len(loaded)} images."
-                )
-            if not hasattr(self, "classes_"):
-                self._prepare()
+        loaded, labels = self._inputs(images, candidates)
         return self._score(loaded, labels, progress)
 
     def predict_proba(
@@ -180,6 +168,23 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return hasattr(self, "classes_")
 
     # -- shared checks ---------------------------------------------------------------------
+
+    def _inputs(
+        self, images: Any, candidates: Sequence[Sequence[str]] | None
+    ) -> tuple[list[np.ndarray], list[list[str]] | None]:
+        loaded = self._load(images)
+        if candidates is None:
+            self._check_fitted()
+            return loaded, None
+        labels = [check_labels(c) for c in candidates]
+        if len(labels) != len(loaded):
+            raise InputError(
+                f"candidates holds one list an image; got {len(labels)} lists for "
+                f"{len(loaded)} images."
+            )
+        if not hasattr(self, "classes_"):
+            self._prepare()
+        return loaded, labels
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):

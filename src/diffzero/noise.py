@@ -54,6 +54,7 @@ def gaussian(key: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _generator(key: int, draw: int) -> np.random.Generator:
-    counter = [0, 0, 0, (draw + 1) % 2**64]  # the low counter words count within a draw
+    # The low counter words count within a draw; draw -1 holds the shift.
+    counter = np.array([0, 0, 0, int(draw) + 1], dtype=np.uint64)
     philox_key = np.array([key % 2**64, key >> 64], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=philox_key, counter=counter))

@@ -45,7 +45,7 @@ class ClipBackbone:
 
         pixels = self.processor([Image.fromarray(i) for i in images], return_tensors="pt")
         values = pixels["pixel_values"].to(self.device, self.dtype)
-        return functional.normalize(_vectors(self.model.get_image_features(values)), dim=-1)
+        return functional.normalize(as_vectors(self.model.get_image_features(values)), dim=-1)
 
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> Tensor:
@@ -58,13 +58,13 @@ class ClipBackbone:
             return_tensors="pt",
         ).to(self.device)
         features = self.model.get_text_features(batch.input_ids, batch.attention_mask)
-        return functional.normalize(_vectors(features), dim=-1)
+        return functional.normalize(as_vectors(features), dim=-1)
 
     def signature(self, prompts: list[str]) -> list[Any]:
         """Token ids."""
         return [tuple(ids) for ids in self.tokenizer(prompts).input_ids]
 
 
-def _vectors(features: Any) -> Tensor:
+def as_vectors(features: Any) -> Tensor:
     """transformers 5 wraps features in an output object, transformers 4 gives the tensor."""
     return features if isinstance(features, Tensor) else features.pooler_output

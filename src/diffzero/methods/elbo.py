@@ -18,7 +18,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ from ..classifier import Classifier, Progress, Scores, resolve, unique_prompts
 from ..errors import InputError
 from ..images import to_tensor
 from ..noise import image_key, quantiles
-from ..prompts import check_labels, check_readable, check_templates, fill
+from ..prompts import check_readable, check_templates, fill
 from ..scoring import Jobs, Loss, denoising_errors
 
 Weights = Literal["uniform", "elbo"]
@@ -133,28 +133,67 @@ class ELBO(Classifier):
         fitted = self.backbone_.temperatures.get(self.method, {})
         return fitted.get(self.draws) if default else None
 
+    def draw_errors(
+        self,
+        images: Any,
+        candidates: Sequence[Sequence[str]] | None = None,
+        progress: Progress | None = None,
+    ) -> list[np.ndarray]:
+        """Errors `[draws, k, templates]` of each image, before weights and reductions.
+
+        The mean over the first n draws is what a classifier with `draws=n` computes, so that
+        accuracy against draws, temperatures and standard errors need the network once.
+
+        Raises:
+            InputError: see `scores`.
+        """
+        loaded, labels = self._inputs(images, candidates)
+        return [e for part in self._groups(loaded, labels, progress) for e in part]
+
+    def reduce(self, errors: np.ndarray) -> np.ndarray:
+        """Errors `[draws, k, templates]` of one image to its logits `[k]`."""
+        per_prompt = -self._scale * errors.mean(0)
+        if per_prompt.shape[1] == 1:
+            return per_prompt[:, 0]
+        # The temperature belongs inside: raw bounds differ by hundreds of nats, and a plain
+        # log-mean-exp would make the templates rivals of the classes.
+        t = self.temperature_in_use()
+        return t * (logsumexp(per_prompt / t, axis=1) - np.log(per_prompt.shape[1]))
+
     def _score(
         self,
         images: list[np.ndarray],
         labels: list[list[str]] | None,
         progress: Progress | None,
     ) -> Scores:
-        own = [self.names_] * len(images) if labels is None else labels
-        if labels is not None:
-            for one in labels:
-                check_readable(self.backbone_, check_labels(one), self.templates_)
+        own = self._labels(images, labels)
+        logits = np.full((len(images), max(map(len, own))), -np.inf)
+        errors = (e for part in self._groups(images, labels, progress) for e in part)
+        for row, error in zip(logits, errors, strict=True):
+            row[: error.shape[1]] = self.reduce(error)
+        return Scores(logits, np.array([self.count_evals(len(o)) for o in own]))
+
+    def _labels(
+        self, images: list[np.ndarray], labels: list[list[str]] | None
+    ) -> list[list[str]]:
+        return [self.names_] * len(images) if labels is None else labels
+
+    def _groups(
+        self,
+        images: list[np.ndarray],
+        labels: list[list[str]] | None,
+        progress: Progress | None,
+    ) -> Iterator[list[np.ndarray]]:
+        """Errors of as many images at a time as are encoded and held together."""
+        own = self._labels(images, labels)
+        for one in labels or []:
+            check_readable(self.backbone_, one, self.templates_)
         prompts, rows = unique_prompts([fill(self.templates_, o) for o in own])
         cond = self.backbone_.embed(prompts)
-        logits = np.full((len(images), max(map(len, own))), -np.inf)
-        evals = np.zeros(len(images), dtype=np.int64)
         group = max(1, GROUP_EVALS // (self.draws * max(map(len, rows))))
         for start in range(0, len(images), group):
             part = slice(start, start + group)
-            for i, error in enumerate(self._errors(images[part], rows[part], cond, progress)):
-                k = len(own[start + i])
-                logits[start + i, :k] = self._reduce(error)
-                evals[start + i] = self.count_evals(k)
-        return Scores(logits, evals)
+            yield self._errors(images[part], rows[part], cond, progress)
 
     def _errors(
         self,
@@ -186,16 +225,6 @@ class ELBO(Classifier):
         cuts = np.cumsum([self.draws * len(r) for r in rows])[:-1]
         m = len(self.templates_)
         return [e.reshape(self.draws, -1, m) for e in np.split(errors, cuts)]
-
-    def _reduce(self, errors: np.ndarray) -> np.ndarray:
-        """Errors `[draws, k, m]` to logits `[k]`."""
-        per_prompt = -self._scale * errors.mean(0)
-        if per_prompt.shape[1] == 1:
-            return per_prompt[:, 0]
-        # The temperature belongs inside: raw bounds differ by hundreds of nats, and a plain
-        # log-mean-exp would make the templates rivals of the classes.
-        t = self.temperature_in_use()
-        return t * (logsumexp(per_prompt / t, axis=1) - np.log(per_prompt.shape[1]))
 
     def _check_ranges(self) -> None:
         for name, low, high in (

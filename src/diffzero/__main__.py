@@ -1,0 +1,5 @@
+"""`python -m diffzero` is `diffzero`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Numbers that say how far to trust a run."""

@@ -1,0 +1,99 @@
+"""`tiny-clip`: a CLIPModel trained on the captions of `tiny-sd`, the baseline and the metric.
+
+The loss is CLIP's symmetric cross-entropy over the batch. Since a batch holds many images of one
+class, every caption of the image's class is a right answer, and the target is spread over them:
+
+    L = 1/2 [CE(p(. | s F G^T), P) + CE(p(. | s G F^T), P)],   P_ij ~ [class_i = class_j],
+
+with F and G the unit features of images and captions and s the learned scale.
+
+References:
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+    https://arxiv.org/abs/2103.00020
+    Khosla et al., Supervised Contrastive Learning, 2020. https://arxiv.org/abs/2004.11362
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..backbones.clip import as_vectors
+from . import data, loop, tokenizer
+from .stable_diffusion import SIZE, WINDOW, all_captions, held_out, mix, pick, text_config
+
+
+def build_model(tokens: Any) -> Any:
+    """A CLIPModel for 32-pixel images: patches of 4, 4 layers of width 128, untrained."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIZE,
+        patch_size=4,
+        projection_dim=64,
+    )
+    text = text_config(tokens, CLIPTextConfig)
+    config = CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64
+    )
+    return CLIPModel(config)
+
+
+def train(
+    sources: Sequence[str],
+    out: Path,
+    minutes: float,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Train and save the model under `out`; run again to resume. See `stable_diffusion.train`."""
+    from transformers import CLIPImageProcessor
+
+    torch.manual_seed(seed)
+    sets = [held_out(data.load(s, SIZE))[0] for s in sources]
+    tokens = tokenizer.build(all_captions(sets), out, WINDOW)
+    model = build_model(tokens).to(device)
+    log(f"clip {sum(p.numel() for p in model.parameters()):,}")
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}
+    )
+    mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
+    std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
+    captions = data.Captions(sets, tokens)
+    pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
+    labels = [torch.from_numpy(s.labels) for s in sets]
+    weights = mix(sets)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        index = pick([len(p) for p in pixels], weights, 128, generator)
+        first = captions.first_class
+        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first)])
+        x = torch.cat([p[i] for p, i in zip(pixels, index)]).float() / 255
+        x = (data.jitter(x, generator) - mean) / std
+        rows = captions.draw(classes, generator)
+        ids, mask = captions.ids[rows].to(device), captions.mask[rows].to(device)
+        image = functional.normalize(as_vectors(model.get_image_features(x.to(device))), dim=-1)
+        text = functional.normalize(as_vectors(model.get_text_features(ids, mask)), dim=-1)
+        target = (classes[:, None] == classes[None]).float().to(device)
+        target = target / target.sum(1, keepdim=True)
+        logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
+        return 0.5 * (
+            functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
+        )
+
+    state = out / ".train" / "clip.pt"
+    result = loop.fit(model, loss, state, minutes, seed=seed, log=log, weight_decay=0.05)
+    log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
+    model.half().save_pretrained(out, safe_serialization=True)
+    processor.save_pretrained(out)
