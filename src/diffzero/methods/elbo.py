@@ -122,6 +122,7 @@ class ELBO(Classifier):
         self._check_ranges()
         if hasattr(self, "names_"):
             check_readable(backbone, self.names_, self.templates_)
+            self._class_conditions = backbone.embed(fill(self.templates_, self.names_))
 
     def _fitted_temperature(self) -> float | None:
         default = (
@@ -166,17 +167,12 @@ class ELBO(Classifier):
         labels: list[list[str]] | None,
         progress: Progress | None,
     ) -> Scores:
-        own = self._labels(images, labels)
+        own = [self.names_] * len(images) if labels is None else labels
         logits = np.full((len(images), max(map(len, own))), -np.inf)
         errors = (e for part in self._groups(images, labels, progress) for e in part)
         for row, error in zip(logits, errors, strict=True):
             row[: error.shape[1]] = self.reduce(error)
         return Scores(logits, np.array([self.count_evals(len(o)) for o in own]))
-
-    def _labels(
-        self, images: list[np.ndarray], labels: list[list[str]] | None
-    ) -> list[list[str]]:
-        return [self.names_] * len(images) if labels is None else labels
 
     def _groups(
         self,
@@ -185,11 +181,14 @@ class ELBO(Classifier):
         progress: Progress | None,
     ) -> Iterator[list[np.ndarray]]:
         """Errors of as many images at a time as are encoded and held together."""
-        own = self._labels(images, labels)
-        for one in labels or []:
-            check_readable(self.backbone_, one, self.templates_)
-        prompts, rows = unique_prompts([fill(self.templates_, o) for o in own])
-        cond = self.backbone_.embed(prompts)
+        if labels is None:
+            cond = self._class_conditions
+            rows = [np.arange(len(cond))] * len(images)
+        else:
+            for one in labels:
+                check_readable(self.backbone_, one, self.templates_)
+            prompts, rows = unique_prompts([fill(self.templates_, one) for one in labels])
+            cond = self.backbone_.embed(prompts)
         group = max(1, GROUP_EVALS // (self.draws * max(map(len, rows))))
         for start in range(0, len(images), group):
             part = slice(start, start + group)

@@ -28,7 +28,7 @@ class Labelled:
 
     Attributes:
         name: What the set is called.
-        images: uint8 `[n, size, size, 3]`.
+        images: uint8 `[n, size, size, 3]`, or an object array of images of their own sizes.
         labels: int64 `[n]`.
         classes: One name a class, the one accuracy is measured with.
         names: For each class the names its captions use, repeats weigh more.
@@ -50,14 +50,14 @@ def caption_words() -> dict:
     return yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text())
 
 
-def load(source: str, size: int, split: str = "train") -> Labelled:
+def load(source: str, size: int | None, split: str = "train") -> Labelled:
     """Read a labelled set.
 
     Args:
         source: `digits` (scikit-learn's), a folder of Parquet files named after their split, an
             ImageFolder (one folder a class), or a hub id; `NAME=SOURCE` names it, otherwise the
             last part of the path does. Sets named in `captions.yaml` use its words.
-        size: Side in pixels the images are brought to.
+        size: Side in pixels the images are brought to; None leaves them as they are.
         split: `train` or `validation`.
 
     Raises:
@@ -75,9 +75,13 @@ def load(source: str, size: int, split: str = "train") -> Labelled:
         images, labels, classes = _hub(location, split)
     words = caption_words().get(name, {})
     classes = words.get("classes", classes)
-    squares = np.stack([fit_square(image, size) for image in images])
+    if size is None:
+        kept = np.empty(len(images), dtype=object)
+        kept[:] = list(images)
+    else:
+        kept = np.stack([fit_square(image, size) for image in images])
     names = words.get("names", [[c] for c in classes])
-    return Labelled(name, squares, np.asarray(labels, dtype=np.int64), classes, names)
+    return Labelled(name, kept, np.asarray(labels, dtype=np.int64), classes, names)
 
 
 def _digits(split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:

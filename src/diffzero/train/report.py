@@ -65,7 +65,7 @@ def write_card(
         limit: Validation images to measure on, of each set.
         log: Called with lines of progress.
     """
-    sets = [data.load(s, SIZE) for s in sources]
+    sets = [data.load(s, None) for s in sources]
     words = sorted({w for c in all_captions(sets) for w in split_words(c)})
     card: dict[str, Any] = {
         "family": "clip" if recipe == "tiny-clip" else "stable-diffusion",
@@ -83,7 +83,7 @@ def write_card(
     log(f"temperatures {fitted}")
     measured = []
     for source in sources:
-        test = data.load(source, SIZE, "validation").subset(slice(0, limit))
+        test = data.load(source, None, "validation").subset(slice(0, limit))
         measured += _measure(model, test, fitted, log)
     best = max(fitted)
     card["accuracy"] = [m.text() for m in measured if m.draws in (0, best)]

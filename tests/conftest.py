@@ -1,0 +1,137 @@
+"""Shared fixtures: an oracle problem, and real components at tiny size, never mocks."""
+
+import numpy as np
+import pytest
+import torch
+
+import diffzero as dz
+
+CAPTIONS = ["a photo of a cat", "a photo of a dog", "a photo of a red fox", "a sketch of a fox"]
+
+
+def oracle_problem(schedule, n=160, k=4, m=2, side=4, spread=0.11, seed=0):
+    """Overlapping mixtures: (backbone, uint8 images [n, side, side, 3], labels [n])."""
+    g = torch.Generator().manual_seed(seed)
+    means = torch.randn(k, m, 3, side, side, generator=g).double() * spread
+    stds = 0.25 + 0.1 * torch.rand(k, m, generator=g).double()
+    weights = torch.rand(k, m, generator=g).double() + 0.5
+    weights /= weights.sum(1, keepdim=True)
+    backbone = dz.MixtureBackbone(weights, means, stds, schedule)
+    labels = torch.randint(0, k, (n,), generator=g)
+    component = torch.multinomial(weights[labels], 1, generator=g)[:, 0]
+    noise = torch.randn(n, 3, side, side, generator=g).double()
+    x = means[labels, component] + stds[labels, component].view(-1, 1, 1, 1) * noise
+    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return backbone, pixels, labels.numpy()
+
+
+def as_x0(pixels):
+    return torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).double() / 127.5 - 1
+
+
+@pytest.fixture(scope="session")
+def oracle():
+    return oracle_problem(dz.LogSNRLinearSchedule(-6, 8), n=24)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    from diffzero.train import tokenizer
+
+    return tokenizer.build(CAPTIONS, tmp_path_factory.mktemp("tokenizer"), 16)
+
+
+def sd_pipeline(tokenizer, prediction_type="epsilon", **scheduler_options):
+    """Stable Diffusion's own classes, small enough for a test: 16-pixel images, 8x8 latents."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type=prediction_type,
+        **scheduler_options,
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def pipe(tokenizer):
+    return sd_pipeline(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def sd(pipe):
+    return dz.load(pipe)
+
+
+@pytest.fixture(scope="session")
+def clip(tokenizer, tmp_path_factory):
+    """A real CLIPModel, untrained, saved and loaded again."""
+    from transformers import CLIPImageProcessor
+
+    from diffzero.train.clip import build_model
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer.model_max_length = 16
+    build_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    return dz.load(folder)
+
+
+@pytest.fixture
+def photos():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8) for i in range(5)]

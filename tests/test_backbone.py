@@ -1,0 +1,49 @@
+import pytest
+import torch
+from conftest import oracle_problem
+
+import diffzero as dz
+from diffzero.backbone import PARAMETRISATIONS, check_parametrisation, guided
+
+
+@pytest.mark.parametrize("kind", PARAMETRISATIONS)
+@pytest.mark.parametrize("schedule", [dz.DiscreteSchedule.linear(), dz.RectifiedFlowSchedule()])
+def test_every_parametrisation_gives_back_x_and_eps(kind, schedule):
+    g = torch.Generator().manual_seed(0)
+    x_0, eps = torch.randn(2, 5, 3, 4, 4, generator=g, dtype=torch.float64)
+    alpha, sigma = schedule(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]))
+    a, s = alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
+    output = {
+        "epsilon": eps,
+        "sample": x_0,
+        "v_prediction": a * eps - s * x_0,
+        "flow": eps - x_0,
+    }[kind]
+    prediction = dz.Prediction(a * x_0 + s * eps, output, alpha, sigma, kind)
+    assert torch.allclose(prediction.x, x_0) and torch.allclose(prediction.eps, eps)
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "flow", "sample"])
+def test_no_division_by_alpha_where_it_is_zero(kind):
+    x_t, out = torch.randn(2, 1, 3, 2, 2)
+    prediction = dz.Prediction(x_t, out, torch.zeros(1), torch.ones(1), kind)
+    assert torch.isfinite(prediction.x).all() and torch.isfinite(prediction.eps).all()
+
+
+def test_unknown_parametrisation_is_refused():
+    with pytest.raises(dz.InputError, match="prediction type must be one of .* got 'score'"):
+        check_parametrisation("score")
+
+
+def test_guidance_one_is_none_and_zero_is_unconditional():
+    backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(), n=3)
+    x_t = torch.randn(3, *backbone.shape).double()
+    t = torch.full((3,), 0.4)
+    cond, empty = backbone.embed(["0", "1", "2"]), backbone.embed([""] * 3)
+    plain = backbone.forward(x_t, t, cond).eps
+    assert torch.allclose(guided(backbone, x_t, t, cond, empty, 1.0), plain)
+    blank = backbone.forward(x_t, t, empty).eps
+    assert torch.allclose(guided(backbone, x_t, t, cond, empty, 0.0), blank)
+    assert torch.allclose(
+        guided(backbone, x_t, t, cond, empty, 3.0), blank + 3 * (plain - blank)
+    )

@@ -1,0 +1,123 @@
+import pickle
+
+import numpy as np
+import pytest
+from conftest import oracle_problem
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import diffzero as dz
+
+
+@pytest.fixture(params=["elbo", "clip"])
+def problem(request, oracle, clip):
+    """(classifier, images, labels): both methods, with string labels."""
+    rng = np.random.default_rng(1)
+    if request.param == "elbo":
+        backbone, pixels, labels = oracle
+        return dz.ELBO(backbone, draws=2), pixels, np.array([str(c) for c in labels])
+    images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    return dz.CLIP(clip), images, np.array(["cat", "dog", "fox", "red fox"])[rng.integers(0, 4, 24)]
+
+
+def test_fit_forms_give_the_same_classes(problem):
+    classifier, images, labels = problem
+    names = sorted(set(labels))
+    by_name = clone(classifier).fit(names)
+    by_label = clone(classifier).fit(images, labels)
+    assert list(by_name.classes_) == list(by_label.classes_) == names
+    assert np.allclose(by_name.predict_proba(images[:3]), by_label.predict_proba(images[:3]))
+    backwards = clone(classifier).fit(names[::-1])
+    assert list(backwards.classes_) == names[::-1]
+    assert np.allclose(
+        backwards.predict_proba(images[:3])[:, ::-1], by_name.predict_proba(images[:3])
+    )
+    assert (backwards.predict(images) == by_name.predict(images)).all()
+
+
+def test_numeric_labels_come_back_as_numbers(oracle):
+    backbone, pixels, labels = oracle
+    classifier = dz.ELBO(backbone, draws=8).fit(pixels, labels)
+    assert classifier.predict(pixels[:2]).dtype == labels.dtype
+    assert 0.25 < classifier.score(pixels, labels) <= 1
+
+
+def test_clone_and_params_share_the_backbone(problem):
+    classifier, *_ = problem
+    twin = clone(classifier.set_params(temperature=2.0))
+    assert twin is not classifier and twin.backbone is classifier.backbone
+    assert twin.get_params() == classifier.get_params()
+    assert not hasattr(twin, "classes_")
+    classifier.set_params(temperature=None)
+
+
+def test_predict_before_fit_says_so(problem):
+    classifier, images, _ = problem
+    with pytest.raises(dz.InputError, match=r"has no classes yet. Call fit"):
+        clone(classifier).predict(images)
+
+
+def test_probabilities_sum_to_one_and_priors_shift_them(problem):
+    classifier, images, labels = problem
+    names = sorted(set(labels))
+    plain = clone(classifier).fit(names).predict_proba(images[:4])
+    assert np.allclose(plain.sum(1), 1)
+    priors = {n: 0.1 for n in names} | {names[0]: 0.7}
+    shifted = clone(classifier).set_params(priors=priors).fit(names).predict_proba(images[:4])
+    odds = shifted[:, 0] / shifted[:, 1] / (plain[:, 0] / plain[:, 1])
+    assert np.allclose(odds, 7)
+
+
+def test_cross_validation(problem):
+    classifier, images, labels = problem
+    scores = cross_val_score(classifier, images, labels, cv=2)
+    assert scores.shape == (2,) and ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_grid_search(problem):
+    classifier, images, labels = problem
+    name = "draws" if isinstance(classifier, dz.ELBO) else "template"
+    values = [1, 4] if name == "draws" else ["a {}", "a photo of a {}"]
+    search = GridSearchCV(classifier, {name: values}, cv=2).fit(images, labels)
+    assert search.best_params_[name] in values
+    assert search.best_estimator_.backbone is classifier.backbone
+
+
+def test_calibrated_classifier(problem):
+    classifier, images, labels = problem
+    calibrated = CalibratedClassifierCV(classifier, cv=2, method="sigmoid").fit(images, labels)
+    assert np.allclose(calibrated.predict_proba(images[:3]).sum(1), 1)
+
+
+def test_a_fitted_classifier_pickles(oracle):
+    backbone, pixels, _ = oracle
+    classifier = dz.ELBO(backbone, draws=2).fit(backbone.classes)
+    twin = pickle.loads(pickle.dumps(classifier))
+    assert np.array_equal(twin.predict(pixels[:3]), classifier.predict(pixels[:3]))
+
+
+def test_an_unreadable_image_is_named_by_its_position(problem):
+    classifier, images, labels = problem
+    fitted = clone(classifier).fit(sorted(set(labels)))
+    with pytest.raises(dz.InputError, match=r"Image 1: missing.png: no such file"):
+        fitted.predict([images[0], "missing.png"])
+    with pytest.raises(dz.InputError, match="No images"):
+        fitted.predict([])
+
+
+def test_file_pil_and_array_score_alike(tmp_path, sd, photos):
+    from PIL import Image
+
+    Image.fromarray(photos[0]).save(tmp_path / "a.png")
+    classifier = dz.ELBO(sd, draws=2).fit(["cat", "dog"])
+    logits = classifier.scores(
+        [photos[0], Image.fromarray(photos[0]), tmp_path / "a.png"]
+    ).logits
+    assert np.abs(logits - logits[0]).max() <= 1e-5 * np.abs(logits[0]).max()
+
+
+def test_seed_changes_the_noise():
+    backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(), n=2)
+    one, two = (dz.ELBO(backbone, draws=2, seed=s).fit(["0", "1"]) for s in (0, 1))
+    assert not np.allclose(one.scores(pixels).logits, two.scores(pixels).logits)

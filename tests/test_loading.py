@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+import diffzero as dz
+from diffzero.loading import cards
+
+
+@pytest.fixture
+def folder(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_every_card_is_complete():
+    found = cards()
+    assert {"tiny-sd", "tiny-clip", "stable-diffusion-1.5", "stable-diffusion-2.1"} <= set(found)
+    for card in found.values():
+        assert card.family in ("stable-diffusion", "clip") and card.licence and card.source
+    assert found["tiny-sd"].bundled and not found["stable-diffusion-1.5"].bundled
+
+
+def test_unknown_model_lists_the_known(tmp_path):
+    with pytest.raises(dz.InputError, match=r"No model 'tiny-sdd'.*tiny-sd"):
+        dz.load("tiny-sdd")
+    with pytest.raises(dz.InputError, match="no model_index.json"):
+        dz.load(tmp_path)
+
+
+def test_hub_id_without_a_network_names_the_bundled_models(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(dz.InputError, match=r"could not be fetched.*tiny-sd.*local folder"):
+        dz.load("someone/some-model")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.ckpt", "pickled checkpoint can run code and is refused"),
+        ("model.safetensors", "single-file checkpoints are not read"),
+        ("notes.txt", "a model is a folder"),
+    ],
+)
+def test_files_get_a_clear_no(tmp_path, name, message):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(dz.InputError, match=message):
+        dz.load(tmp_path / name)
+
+
+def test_missing_part(folder):
+    (folder / "vae").rename(folder / "elsewhere")
+    with pytest.raises(dz.InputError, match="vae/ is missing"):
+        dz.load(folder)
+
+
+def test_half_written_weights(folder):
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(dz.InputError, match=r"half-written \(1,000 bytes\)"):
+        dz.load(folder)
+
+
+def test_missing_weights_and_damaged_config(folder):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(dz.InputError, match="no weights"):
+        dz.load(folder)
+    (folder / "unet" / "config.json").write_text("{")
+    with pytest.raises(dz.InputError, match="damaged or half-written"):
+        dz.load(folder)
+
+
+def test_pickle_is_refused_unless_allowed(folder):
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    unet.save_pretrained(folder / "unet", safe_serialization=False)
+    with pytest.raises(dz.InputError, match="a pickle where safetensors is expected"):
+        dz.load(folder)
+    assert dz.load(folder, allow_pickle=True).shape == (4, 8, 8)
+
+
+def test_unsupported_pipeline_class(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_class_name"] = "FluxPipeline"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(dz.InputError, match="a FluxPipeline is not supported yet"):
+        dz.load(folder)
+
+
+def test_device_dtype_and_type():
+    with pytest.raises(dz.InputError, match="Device 'cuda:7' is not available"):
+        dz.load("tiny-sd", device="cuda:7")
+    with pytest.raises(dz.InputError, match="dtype must be"):
+        dz.load("tiny-sd", dtype="int8")
+    with pytest.raises(dz.InputError, match="got int"):
+        dz.load(3)
