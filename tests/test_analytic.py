@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import as_x0, oracle_problem
 
 import diffzero as dz
+from conftest import as_x0, oracle_problem
 
 SCHEDULES = [
     dz.DiscreteSchedule.linear(),

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import oracle_problem
 
 import diffzero as dz
+from conftest import oracle_problem
 from diffzero.backbone import PARAMETRISATIONS, check_parametrisation, guided
 
 
@@ -44,6 +44,4 @@ def test_guidance_one_is_none_and_zero_is_unconditional():
     assert torch.allclose(guided(backbone, x_t, t, cond, empty, 1.0), plain)
     blank = backbone.forward(x_t, t, empty).eps
     assert torch.allclose(guided(backbone, x_t, t, cond, empty, 0.0), blank)
-    assert torch.allclose(
-        guided(backbone, x_t, t, cond, empty, 3.0), blank + 3 * (plain - blank)
-    )
+    assert torch.allclose(guided(backbone, x_t, t, cond, empty, 3.0), blank + 3 * (plain - blank))

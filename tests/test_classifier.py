@@ -2,12 +2,12 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import oracle_problem
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import diffzero as dz
+from conftest import oracle_problem
 
 
 @pytest.fixture(params=["elbo", "clip"])
@@ -18,7 +18,11 @@ def problem(request, oracle, clip):
         backbone, pixels, labels = oracle
         return dz.ELBO(backbone, draws=2), pixels, np.array([str(c) for c in labels])
     images = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
-    return dz.CLIP(clip), images, np.array(["cat", "dog", "fox", "red fox"])[rng.integers(0, 4, 24)]
+    return (
+        dz.CLIP(clip),
+        images,
+        np.array(["cat", "dog", "fox", "red fox"])[rng.integers(0, 4, 24)],
+    )
 
 
 def test_fit_forms_give_the_same_classes(problem):
@@ -111,9 +115,7 @@ def test_file_pil_and_array_score_alike(tmp_path, sd, photos):
 
     Image.fromarray(photos[0]).save(tmp_path / "a.png")
     classifier = dz.ELBO(sd, draws=2).fit(["cat", "dog"])
-    logits = classifier.scores(
-        [photos[0], Image.fromarray(photos[0]), tmp_path / "a.png"]
-    ).logits
+    logits = classifier.scores([photos[0], Image.fromarray(photos[0]), tmp_path / "a.png"]).logits
     assert np.abs(logits - logits[0]).max() <= 1e-5 * np.abs(logits[0]).max()
 
 

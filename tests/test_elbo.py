@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import as_x0, oracle_problem
 
 import diffzero as dz
+from conftest import as_x0, oracle_problem
 from diffzero.noise import gaussian, image_key, quantiles
 
 ORACLE_SCHEDULES = {
@@ -85,7 +85,9 @@ def test_scores_do_not_depend_on_batch_order_or_shard(backbone_name, oracle, sd,
         "one": clf(1).scores(images).logits,
         "seven": clf(7).scores(images).logits,
         "shuffled": clf(64).scores([images[i] for i in order]).logits[np.argsort(order)],
-        "shards": np.concatenate([clf(7).scores(part).logits for part in (images[:half], images[half:])]),
+        "shards": np.concatenate(
+            [clf(7).scores(part).logits for part in (images[:half], images[half:])]
+        ),
     }
     for name, logits in variants.items():
         assert np.abs(logits - reference).max() <= tolerance, name

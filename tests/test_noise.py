@@ -5,7 +5,16 @@ from diffzero.noise import gaussian, image_key, quantiles, radical_inverse
 
 
 def test_radical_inverse_is_bit_reversal():
-    assert radical_inverse(np.arange(8)).tolist() == [0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
+    assert radical_inverse(np.arange(8)).tolist() == [
+        0,
+        0.5,
+        0.25,
+        0.75,
+        0.125,
+        0.625,
+        0.375,
+        0.875,
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 64, 1024])

@@ -32,7 +32,9 @@ def test_templates():
 
 
 def test_labels_that_tokenise_alike_are_refused(sd):
-    with pytest.raises(dz.InputError, match="reads the labels 'red fox' and 'red-fox' as the same"):
+    with pytest.raises(
+        dz.InputError, match="reads the labels 'red fox' and 'red-fox' as the same"
+    ):
         check_readable(_Coarse(), ["red fox", "red-fox"], ["{}"])
     check_readable(sd, ["cat", "dog", "zebra"], ["a {}"])
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import sd_pipeline
 
 import diffzero as dz
+from conftest import sd_pipeline
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -16,9 +16,7 @@ def test_forward_is_the_unet_converted(tokenizer, kind):
     cond = backbone.embed(["a photo of a cat", "a photo of a dog", ""])
     with torch.no_grad():
         prediction = backbone.forward(x_t, (steps + 1) / 1000, cond)
-        text = pipe.encode_prompt(
-            ["a photo of a cat", "a photo of a dog", ""], "cpu", 1, False
-        )[0]
+        text = pipe.encode_prompt(["a photo of a cat", "a photo of a dog", ""], "cpu", 1, False)[0]
         output = pipe.unet(x_t, steps, text).sample
     for i, n in enumerate(steps.tolist()):
         # diffusers' own conversion, from its scheduler.
@@ -46,7 +44,8 @@ def test_encode_is_the_scaled_posterior_mean_and_decode_inverts_the_scale(pipe, 
 
 
 @pytest.mark.parametrize(
-    "name", ["DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"]
+    "name",
+    ["DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"],
 )
 def test_the_sampler_does_not_change_the_noise(tokenizer, name):
     import diffusers

@@ -22,16 +22,17 @@ PARAMETRISATIONS = ("epsilon", "sample", "v_prediction", "flow")
 
 
 class Prediction:
-    """What a network says about `x_t = alpha x_0 + sigma eps`: `x = E[x_0|x_t]`, `eps = E[eps|x_t]`.
+    """What a network says about `x_t = alpha x_0 + sigma eps`: E[x_0 | x_t] and E[eps | x_t].
 
-    Both are worked out when asked for. With `o` the network's output:
+    Both are worked out when asked for. With `o` the network's output, `n = alpha^2 + sigma^2`
+    and `m = alpha + sigma`:
 
-    | output          | x                              | eps                          |
-    |-----------------|--------------------------------|------------------------------|
-    | epsilon         | (x_t - sigma o) / alpha        | o                            |
-    | sample          | o                              | (x_t - alpha o) / sigma      |
-    | v = alpha eps - sigma x_0 | (alpha x_t - sigma o) / (alpha^2 + sigma^2) | (sigma x_t + alpha o) / (alpha^2 + sigma^2) |
-    | flow = eps - x_0 | (x_t - sigma o) / (alpha + sigma) | (x_t + alpha o) / (alpha + sigma) |
+    | `o` is                          | x                         | eps                       |
+    |---------------------------------|---------------------------|---------------------------|
+    | epsilon                         | (x_t - sigma o) / alpha   | o                         |
+    | sample                          | o                         | (x_t - alpha o) / sigma   |
+    | v = alpha eps - sigma x_0       | (alpha x_t - sigma o) / n | (sigma x_t + alpha o) / n |
+    | flow = eps - x_0                | (x_t - sigma o) / m       | (x_t + alpha o) / m       |
 
     Only `epsilon` divides by alpha and only `sample` by sigma: at zero terminal SNR (alpha = 0)
     a v network's x is finite.
@@ -152,13 +153,13 @@ class Backbone(ABC):
         """One network evaluation a row: `x_t` `[b, *shape]`, `t` `[b]` in [0, 1]."""
 
     def signature(self, prompts: list[str]) -> list[object]:
-        """Something that is equal for two prompts exactly when the model cannot tell them apart."""
+        """Equal for two prompts exactly when the model cannot tell them apart."""
         return list(prompts)
 
     def default_batch_size(self) -> int:
         """Rows per network call when the user names no number."""
         numel = int(torch.Size(self.shape).numel())
-        return max(8, min(256, 2**15 // numel))
+        return max(8, min(64, 2**15 // numel))
 
 
 def guided(

@@ -99,7 +99,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: unusable labels or arguments.
         """
-        values = list(X) if y is None and not isinstance(X, str) else X if y is None else np.unique(y)
+        values = (
+            list(X) if y is None and not isinstance(X, str) else X if y is None else np.unique(y)
+        )
         if values is None:
             raise InputError("fit needs the class names: fit(['cat', 'dog']).")
         names = check_labels(values)

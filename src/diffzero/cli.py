@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -207,9 +207,7 @@ def expand(paths: list[str]) -> list[str]:
         if not Path(path).is_dir():
             files.append(path)
             continue
-        found = sorted(
-            str(f) for f in Path(path).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES
-        )
+        found = sorted(str(f) for f in Path(path).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             raise InputError(f"{path}: no image files in this folder.")
         files += found
@@ -294,9 +292,7 @@ def records(
                 yield record_of(classifier, path, scores, rows[path], seconds)
 
 
-def record_of(
-    classifier: Any, path: str, scores: Any, row: int, seconds: float
-) -> dict[str, Any]:
+def record_of(classifier: Any, path: str, scores: Any, row: int, seconds: float) -> dict[str, Any]:
     """The line of one image, as the design fixes it."""
     names = classifier.names_
     proba = classifier.probabilities(scores)[row]
@@ -336,13 +332,15 @@ def note(message: str) -> None:
     sys.stderr.flush()
 
 
-def print_table(header: list[str], rows: list[tuple[str, ...]]) -> None:
+def print_table(header: list[str], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on standard output."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*header, box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    for name in header:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -60,10 +60,10 @@ def run(
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} does not exist. Create it first.")
     loaded = [load_image(path) for path in own]
-    _, (images, labels) = digits_split()
-    images, labels = list(images[:limit]), labels[:limit]
+    _, (digits, truths) = digits_split()
+    images, labels = list(digits[:limit]), truths[:limit]
     names = caption_words()["digits"]["classes"]
-    options = {"seed": seed, "batch_size": batch_size}
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
     elbo = ELBO(load(model, device=device, dtype=dtype), draws=draws, **options).fit(names)
     evals = elbo.count_evals(len(names)) * limit
     note(
@@ -112,7 +112,9 @@ def _print(rows: list[tuple], proba: np.ndarray, labels: np.ndarray, names: list
     ranked = []
     for i in range(min(6, len(labels))):
         best = np.argsort(-proba[i])[:3]
-        words = [f"{names[j].removeprefix('handwritten ')} {100 * proba[i, j]:.1f} %" for j in best]
+        words = [
+            f"{names[j].removeprefix('handwritten ')} {100 * proba[i, j]:.1f} %" for j in best
+        ]
         mark = "" if best[0] == labels[i] else "wrong"
         ranked.append((str(i), names[labels[i]].removeprefix("handwritten "), *words, mark))
     print_table(["image", "truth", "first", "second", "third", ""], ranked)

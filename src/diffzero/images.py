@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Range = tuple[float, float]
-MAX_PIXELS = 178_956_970  # Pillow's own limit (a quarter of a gigabyte of RGB)
 
 
 def load_image(source: Any, value_range: Range | None = None) -> np.ndarray:
@@ -118,7 +117,7 @@ def _load_file(source: str | Path) -> np.ndarray:
                 return _pil_to_rgb(image, name)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(
-            f"{name}: the image declares more than {Image.MAX_IMAGE_PIXELS or MAX_PIXELS:,} pixels, a possible "
+            f"{name}: the image declares more than {Image.MAX_IMAGE_PIXELS:,} pixels, a possible "
             "decompression bomb. Shrink it first."
         ) from None
     except UnidentifiedImageError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -272,8 +271,7 @@ def _build(
     card: Card, where: str, place: Any, dtype: str | None, allow_pickle: bool, *, local: bool
 ) -> Any:
     builder = {"stable-diffusion": _build_stable_diffusion, "clip": _build_clip}[card.family]
-    options = {} if local else {"revision": card.revision}
-    options |= {"local_files_only": True} if local else {}
+    options: dict[str, Any] = {"local_files_only": True} if local else {"revision": card.revision}
     with quiet():
         return builder(card, where, place, _dtype(dtype, card, place), allow_pickle, options)
 
@@ -324,8 +322,6 @@ def quiet() -> Iterator[None]:
     """Loading without the libraries' chatter, which would drown our own messages."""
     loggers = [logging.getLogger(n) for n in ("diffusers", "transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
-    bars = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     _set_bars(False)
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -337,10 +333,6 @@ def quiet() -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         _set_bars(True)
-        if bars is None:
-            os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS")
-        else:
-            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = bars
 
 
 def _set_bars(on: bool) -> None:

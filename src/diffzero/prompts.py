@@ -45,9 +45,7 @@ def check_labels(labels: Any, *, least: int = 2) -> list[str]:
     folded = [" ".join(n.lower().split()) for n in names]
     repeated = sorted({n for n in names if folded.count(" ".join(n.lower().split())) > 1})
     if repeated:
-        raise InputError(
-            f"Labels repeat: {', '.join(map(repr, repeated))}. Give each label once."
-        )
+        raise InputError(f"Labels repeat: {', '.join(map(repr, repeated))}. Give each label once.")
     if len(names) < least:
         raise InputError(
             f"Only one label given ({names[0]!r}): there is nothing to choose between. "

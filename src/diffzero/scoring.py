@@ -88,8 +88,8 @@ def denoising_errors(
     empty = backbone.embed([""]) if per_job == 2 else None
     errors = torch.empty(len(jobs), dtype=torch.float64)
     for chunk, pairs, expand in _batches(jobs, rows):
-        eps = np.stack([gaussian(keys[i], d, backbone.shape) for i, d in pairs])
-        eps = torch.from_numpy(eps).to(backbone.device, backbone.dtype)
+        draws = np.stack([gaussian(keys[i], d, backbone.shape) for i, d in pairs])
+        eps = torch.from_numpy(draws).to(backbone.device, backbone.dtype)
         image, draw = pairs.T
         t = torch.from_numpy(time_of(image, draw)).to(backbone.device)
         alpha, sigma = (_column(s, eps) for s in backbone.schedule(t))

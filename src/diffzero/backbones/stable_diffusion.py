@@ -44,6 +44,7 @@ class StableDiffusion(Backbone):
                     "text_encoder, tokenizer and scheduler."
                 )
         self.name = name
+        self.schedule: DiscreteSchedule
         self.unet = pipeline.unet.eval()
         self.vae = pipeline.vae.eval()
         self.text_encoder = pipeline.text_encoder.eval()

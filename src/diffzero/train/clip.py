@@ -78,8 +78,8 @@ def train(
     def loss(generator: torch.Generator) -> Tensor:
         index = pick([len(p) for p in pixels], weights, 128, generator)
         first = captions.first_class
-        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first)])
-        x = torch.cat([p[i] for p, i in zip(pixels, index)]).float() / 255
+        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
+        x = torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).float() / 255
         x = (data.jitter(x, generator) - mean) / std
         rows = captions.draw(classes, generator)
         ids, mask = captions.ids[rows].to(device), captions.mask[rows].to(device)

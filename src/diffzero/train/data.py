@@ -10,7 +10,7 @@ import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -185,12 +185,14 @@ class Captions:
         tokenizer: Pads to its `model_max_length`.
     """
 
-    def __init__(self, sets: list[Labelled], tokenizer) -> None:  # noqa: ANN001
+    def __init__(self, sets: list[Labelled], tokenizer: Any) -> None:
         import torch
 
         templates = caption_words()["templates"]
         texts = [
-            [t.format(name) for t in templates for name in names] for s in sets for names in s.names
+            [t.format(name) for t in templates for name in names]
+            for s in sets
+            for names in s.names
         ]
         self.first_class = np.cumsum([0] + [len(s.names) for s in sets])
         self.counts = torch.tensor([len(t) for t in texts])

@@ -201,7 +201,9 @@ def _readme(
     seed: int,
 ) -> str:
     names = [s.name for s in sets]
-    flags = " ".join(f"--data {n}=PATH" for n, s in zip(names, sources) if "digits" not in s)
+    flags = " ".join(
+        f"--data {n}=PATH" for n, s in zip(names, sources, strict=False) if "digits" not in s
+    )
     rows = "\n".join(
         f"| {m.name} | {m.draws or 'none'} | {m.accuracy} | {m.ece:.3f} | {m.evals} "
         f"| {m.seconds:.3f} |"

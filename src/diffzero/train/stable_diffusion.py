@@ -126,19 +126,26 @@ def train(
         torch.set_num_threads(min(2, torch.get_num_threads()))
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
 
-    vae = nets["vae"].to(memory_format=torch.channels_last)
+    vae: Any = nets["vae"]
+    vae.to(memory_format=torch.channels_last)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     weights = mix(sets)
     vae_loss = _vae_loss(vae, pixels, weights, device)
     loop.fit(vae, vae_loss, out / ".train" / "vae.pt", minutes * VAE_SHARE, seed=seed, log=log)
     vae.requires_grad_(False)
-    latents = [_latents(vae, p, s.name == "digits", device, seed) for p, s in zip(pixels, sets)]
-    scale = 1 / float(torch.cat([z[: len(p)].flatten() for z, p in zip(latents, pixels)]).std())
+    latents = [
+        _latents(vae, p, s.name == "digits", device, seed)
+        for p, s in zip(pixels, sets, strict=False)
+    ]
+    scale = 1 / float(
+        torch.cat([z[: len(p)].flatten() for z, p in zip(latents, pixels, strict=False)]).std()
+    )
     vae.register_to_config(scaling_factor=scale)
     log(f"latents of standard deviation {1 / scale:.3f}")
 
     denoiser = nn.ModuleDict({"unet": nets["unet"], "text": nets["text_encoder"]})
-    denoiser["unet"].to(memory_format=torch.channels_last)
+    unet: Any = nets["unet"]
+    unet.to(memory_format=torch.channels_last)
     loss = _denoising_loss(denoiser, latents, sets, weights, tokens, scale, device)
     result = loop.fit(
         denoiser,
@@ -171,7 +178,10 @@ def pick(
     """Indices into each set for one batch of `n` images in all."""
     counts = (weights * n).round().long()
     counts[0] += n - counts.sum()
-    return [torch.randint(s, (int(c),), generator=generator) for s, c in zip(sizes, counts)]
+    return [
+        torch.randint(s, (int(c),), generator=generator)
+        for s, c in zip(sizes, counts, strict=False)
+    ]
 
 
 def _vae_loss(vae: Any, pixels: list[torch.Tensor], weights: torch.Tensor, device: str) -> Any:
@@ -179,7 +189,11 @@ def _vae_loss(vae: Any, pixels: list[torch.Tensor], weights: torch.Tensor, devic
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         index = pick([len(p) for p in pixels], weights, batch, generator)
-        x = torch.cat([p[i] for p, i in zip(pixels, index)]).to(device).float() / 127.5 - 1
+        x = (
+            torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).to(device).float()
+            / 127.5
+            - 1
+        )
         x = x.contiguous(memory_format=torch.channels_last)
         posterior = vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
@@ -191,9 +205,7 @@ def _vae_loss(vae: Any, pixels: list[torch.Tensor], weights: torch.Tensor, devic
 
 
 @torch.no_grad()
-def _latents(
-    vae: Any, pixels: torch.Tensor, vary: bool, device: str, seed: int
-) -> torch.Tensor:
+def _latents(vae: Any, pixels: torch.Tensor, vary: bool, device: str, seed: int) -> torch.Tensor:
     """Posterior means `[n, 4, 8, 8]` of the images, and of jittered copies where they are few."""
     generator = torch.Generator().manual_seed(seed)
     out = []
@@ -217,14 +229,16 @@ def _denoising_loss(
     batch, dropout = 128, 0.1
     captions = data.Captions(sets, tokens)
     bars = noise_scheduler().alphas_cumprod
-    labels = [torch.from_numpy(np.resize(s.labels, len(z))) for s, z in zip(sets, latents)]
+    labels = [
+        torch.from_numpy(np.resize(s.labels, len(z))) for s, z in zip(sets, latents, strict=False)
+    ]
     latents = [z * scale for z in latents]
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         index = pick([len(z) for z in latents], weights, batch, generator)
-        x = torch.cat([z[i] for z, i in zip(latents, index)])
+        x = torch.cat([z[i] for z, i in zip(latents, index, strict=False)])
         first = captions.first_class
-        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first)])
+        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
         rows = captions.draw(classes, generator)
         rows[torch.rand(batch, generator=generator) < dropout] = captions.empty
         unique, inverse = rows.unique(return_inverse=True)
