@@ -35,6 +35,7 @@ def test_digits(method, options):
 
 def test_demo_writes_its_picture_and_table(tmp_path, monkeypatch, capsys):
     from PIL import Image
+
     from test_cli import run
 
     own = tmp_path / "mine.png"
