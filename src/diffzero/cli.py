@@ -130,6 +130,7 @@ def train(
     digits: Annotated[bool, typer.Option(help="Add scikit-learn's digits.")] = True,
     measure: Annotated[bool, typer.Option(help="End with accuracies and a model card.")] = True,
     limit: Annotated[int, typer.Option(help="Validation images to measure on.")] = 1000,
+    preset: Annotated[str | None, typer.Option(help="cpu or gpu; by device if unset.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -141,8 +142,8 @@ def train(
     if recipe not in recipes():
         raise InputError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.")
     sources = [*data, *(["digits=digits"] if digits else [])]
-    place = _device(device)
-    recipes()[recipe](sources, out, minutes, device=str(place), seed=seed, log=note)
+    place = str(_device(device))
+    recipes()[recipe](sources, out, minutes, device=place, seed=seed, preset=preset, log=note)
     if measure:
         write_card(recipe, out, sources, minutes=minutes, seed=seed, limit=limit, log=note)
 

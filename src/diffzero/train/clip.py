@@ -25,7 +25,16 @@ from torch.nn import functional
 
 from ..backbones.clip import as_vectors
 from . import data, loop, tokenizer
-from .stable_diffusion import SIZE, WINDOW, all_captions, held_out, mix, pick, text_config
+from .stable_diffusion import (
+    SIZE,
+    WINDOW,
+    all_captions,
+    held_out,
+    mix,
+    pick,
+    preset_for,
+    text_config,
+)
 
 
 def build_model(tokens: Any) -> Any:
@@ -55,11 +64,13 @@ def train(
     *,
     device: str = "cpu",
     seed: int = 0,
+    preset: str | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train and save the model under `out`; run again to resume. See `stable_diffusion.train`."""
     from transformers import CLIPImageProcessor
 
+    size = preset_for(device, preset)
     torch.manual_seed(seed)
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
     tokens = tokenizer.build(all_captions(sets), out, WINDOW)
@@ -76,15 +87,17 @@ def train(
     weights = mix(sets)
 
     def loss(generator: torch.Generator) -> Tensor:
-        index = pick([len(p) for p in pixels], weights, 128, generator)
+        index = pick([len(p) for p in pixels], weights, size.batch, generator)
         first = captions.first_class
         classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
         x = torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).float() / 255
         x = (data.jitter(x, generator) - mean) / std
         rows = captions.draw(classes, generator)
         ids, mask = captions.ids[rows].to(device), captions.mask[rows].to(device)
-        image = functional.normalize(as_vectors(model.get_image_features(x.to(device))), dim=-1)
-        text = functional.normalize(as_vectors(model.get_text_features(ids, mask)), dim=-1)
+        with size.precision(device):
+            image = as_vectors(model.get_image_features(x.to(device))).float()
+            text = as_vectors(model.get_text_features(ids, mask)).float()
+        image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
         target = (classes[:, None] == classes[None]).float().to(device)
         target = target / target.sum(1, keepdim=True)
         logits = model.logit_scale.exp().clamp(max=100) * image @ text.T

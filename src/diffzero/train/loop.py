@@ -33,9 +33,10 @@ class Ema:
         """Move the average towards the current weights."""
         self.n += 1
         decay = min(self.max_decay, (1 + self.n) / (10 + self.n))
-        for key, value in self.module.state_dict().items():
-            if value.is_floating_point():
-                self.shadow[key].lerp_(value, 1 - decay)
+        live = self.module.state_dict()
+        names = [k for k, v in live.items() if v.is_floating_point()]
+        # One fused call: hundreds of small ones would rival the training step on a GPU.
+        torch._foreach_lerp_([self.shadow[k] for k in names], [live[k] for k in names], 1 - decay)
 
     def copy_to_module(self) -> None:
         """Replace the module's weights by their average."""
