@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent
@@ -157,7 +158,6 @@ def sample_sheet(folder: Path, sets: list[tuple[str, list[str]]], guidance: floa
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    import torch
     from diffusers import StableDiffusionPipeline
 
     from ..loading import quiet
@@ -217,6 +217,7 @@ def _readme(
         "tokenizer.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
+    threads = torch.get_num_threads()
     sheet = "\n![samples](samples.png)\n" if recipe == "tiny-sd" else ""
     return f"""# {recipe}
 
@@ -231,7 +232,8 @@ def _readme(
   objects; it is made for tests and for learning, not for photographs.
 
 Accuracy on validation images (never trained or tuned on), template "a photo of a {{}}", with
-Wilson 95 % intervals; ECE is that of `predict_proba`; cost is per image, on 2 cores.
+Wilson 95 % intervals; ECE is that of `predict_proba`; cost is per image, on {threads} CPU
+thread(s) of the same machine.
 
 | data | draws | accuracy | ECE | evaluations | seconds |
 |---|---|---|---|---|---|
