@@ -184,9 +184,12 @@ def sample_sheet(folder: Path, sets: list[tuple[str, list[str]]], guidance: floa
     for i, (_, name) in enumerate(names):
         axis = axes[i % rows, i // rows]
         axis.imshow(np.concatenate(list(images[8 * i : 8 * i + 8]), 1), interpolation="nearest")
-        axis.text(-4, SIZE / 2, name, ha="right", va="center", fontsize=9)
+        label = name.removeprefix("handwritten ")
+        axis.text(-4, SIZE / 2, label, ha="right", va="center", fontsize=9)
     figure.suptitle(f"Samples: 40 DDIM steps, guidance {guidance:g}", fontsize=11)
-    figure.subplots_adjust(left=0.17, right=0.99, top=1 - 0.5 / (0.72 * rows), bottom=0.01)
+    figure.subplots_adjust(
+        left=0.08, right=0.99, top=1 - 0.5 / (0.72 * rows), bottom=0.01, wspace=0.2
+    )
     figure.savefig(folder / "samples.png")
     plt.close(figure)
 
@@ -223,8 +226,9 @@ def _readme(
 
 {what}
 
-* **Data**: {counts}, brought to 32 pixels; captions from `train/captions.yaml`. Fashion-MNIST is
-  MIT-licensed, scikit-learn's digits are BSD-3.
+* **Data**: {counts}, brought to 32 pixels;
+  captions from `train/captions.yaml`. Fashion-MNIST is MIT-licensed, scikit-learn's digits are
+  BSD-3.
 * **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed} --out DIR`
 * **Machine**: 2 CPU cores (AVX2), {minutes:g} minutes, shared with other work.
 * **Licence**: Apache-2.0. Weights are fp16 safetensors.
@@ -233,7 +237,7 @@ def _readme(
 
 Accuracy on validation images (never trained or tuned on), template "a photo of a {{}}", with
 Wilson 95 % intervals; ECE is that of `predict_proba`; cost is per image, on {threads} CPU
-thread(s) of the same machine.
+{"thread" if threads == 1 else "threads"} of the same machine.
 
 | data | draws | accuracy | ECE | evaluations | seconds |
 |---|---|---|---|---|---|
