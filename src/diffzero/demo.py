@@ -110,33 +110,38 @@ def _print(rows: list[tuple], proba: np.ndarray, labels: np.ndarray, names: list
     header = ["method", "model", "accuracy [95 % interval]", "evaluations", "seconds"]
     print_table(header, rows)
     ranked = []
-    for i in range(min(6, len(labels))):
+    for i in _hardest(proba, labels)[:6]:
         best = np.argsort(-proba[i])[:3]
         words = [
-            f"{names[j].removeprefix('handwritten ')} {100 * proba[i, j]:.1f} %" for j in best
+            f"{names[j].removeprefix('handwritten digit ')} {100 * proba[i, j]:.1f} %"
+            for j in best
         ]
         mark = "" if best[0] == labels[i] else "wrong"
-        ranked.append((str(i), names[labels[i]].removeprefix("handwritten "), *words, mark))
-    print_table(["image", "truth", "first", "second", "third", ""], ranked)
+        truth = names[labels[i]].removeprefix("handwritten digit ")
+        ranked.append((str(i), truth, *words, mark))
+    print_table(["hardest", "truth", "first", "second", "third", ""], ranked)
 
 
 def _title(rows: list[tuple], draws: int) -> str:
     elbo, clip = rows
     return (
         f"Held-out handwritten digits by diffusion ({elbo[1]}, ELBO, {draws} draws): {elbo[2]}\n"
-        f"CLIP on the same images ({clip[1]}): {clip[2]}"
+        f"CLIP on the same images ({clip[1]}): {clip[2]}. The least certain are shown first."
     )
+
+
+def _hardest(proba: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Images by the probability of their true label, the smallest first: wrong ones lead."""
+    return np.argsort(proba[np.arange(len(labels)), labels], kind="stable")
 
 
 def _choose(
     images: list[np.ndarray], proba: np.ndarray, labels: np.ndarray, names: list[str]
 ) -> list[dict[str, Any]]:
-    """The wrong ones first (at most half), then the others in their order."""
-    wrong = np.flatnonzero(proba.argmax(1) != labels)[: SHOWN // 2]
-    others = np.flatnonzero(proba.argmax(1) == labels)[: SHOWN - len(wrong)]
+    """Panels of the hardest images: a row of certainties would show nothing."""
     return [
         {"image": images[i], "proba": proba[i], "names": names, "truth": int(labels[i])}
-        for i in [*wrong, *others]
+        for i in _hardest(proba, labels)[:SHOWN]
     ]
 
 
