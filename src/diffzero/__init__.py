@@ -18,6 +18,10 @@ _HOME = {
     "Card": "loading",
     "pipeline": "pipelines",
     "load_image": "images",
+    "Likelihood": "methods.likelihood",
+    "LatentKNN": "methods.latent_knn",
+    "NoiseDenoise": "methods.noise_denoise",
+    "NoiseDenoiseVote": "methods.noise_denoise",
     "ELBO": "methods.elbo",
     "CLIP": "methods.clip",
     "Classifier": "classifier",
@@ -26,6 +30,7 @@ _HOME = {
     "Condition": "backbone",
     "Prediction": "backbone",
     "MixtureBackbone": "backbones.analytic",
+    "DDPM": "backbones.ddpm",
     "StableDiffusion": "backbones.stable_diffusion",
     "ClipBackbone": "backbones.clip",
     "Schedule": "schedule",
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from .backbone import Backbone, Condition, Prediction
     from .backbones.analytic import MixtureBackbone
     from .backbones.clip import ClipBackbone
+    from .backbones.ddpm import DDPM
     from .backbones.stable_diffusion import StableDiffusion
     from .classifier import Classifier, Scores
     from .errors import DiffzeroError, InputError
@@ -48,6 +54,9 @@ if TYPE_CHECKING:
     from .loading import Card, cards, load
     from .methods.clip import CLIP
     from .methods.elbo import ELBO
+    from .methods.latent_knn import LatentKNN
+    from .methods.likelihood import Likelihood
+    from .methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote
     from .pipelines import pipeline
     from .schedule import (
         DiscreteSchedule,

@@ -130,6 +130,8 @@ class Backbone(ABC):
     dtype: torch.dtype
     template: str = "a photo of a {}"
     temperatures: dict[str, dict[int, float]] = {}
+    grey_step: float | None = None
+    clip: float | None = None
     vocabulary: frozenset[str] | None = None
 
     @abstractmethod

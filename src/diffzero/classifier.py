@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -31,10 +31,14 @@ class Scores:
         logits: float64 `[b, k]`, columns in the order of `classes_` or of an image's own
             candidates; rows with fewer candidates end in minus infinity.
         evals: Network evaluations of each image, int64 `[b]`.
+        vjps: Vector-Jacobian products of each image, int64 `[b]`, of methods that take any.
+        details: What else the method knows, `[b, k]` each, such as standard errors.
     """
 
     logits: np.ndarray
     evals: np.ndarray
+    vjps: np.ndarray | None = None
+    details: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Classifier(ClassifierMixin, BaseEstimator):

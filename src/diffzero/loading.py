@@ -20,6 +20,8 @@ import yaml
 from .errors import InputError
 
 ZOO = Path(__file__).parent / "zoo"
+DDPM_PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+WEIGHTED = {"unet", "vae", "text_encoder"}
 SD_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -29,7 +31,7 @@ class Card:
 
     Attributes:
         name: What `load` takes.
-        family: `stable-diffusion` or `clip`.
+        family: `stable-diffusion`, `ddpm` or `clip`.
         source: A folder, or a hub id.
         mirrors: Hub ids tried in turn when the source is gone.
         revision: Of the hub repository.
@@ -40,6 +42,8 @@ class Card:
         template: Prompt used when the user names none.
         temperatures: Fitted temperature by method and draws.
         vocabulary: Words of a bundled model's captions, None if open.
+        classes: Class names of a class-conditional model, in the order of its embedding.
+        grey_step: Width of a grey step in [-1, 1] of the images it was trained on, if not 2/255.
         accuracy: Measured accuracies, one line each.
     """
 
@@ -55,6 +59,8 @@ class Card:
     template: str = "a photo of a {}"
     temperatures: dict[str, dict[int, float]] = field(default_factory=dict)
     vocabulary: list[str] | None = None
+    classes: list[str] | None = None
+    grey_step: float | None = None
     accuracy: list[str] = field(default_factory=list)
 
     @property
@@ -107,7 +113,7 @@ def load(
     path = Path(name).expanduser()
     if path.is_dir():
         family = _family_of(path, allow_pickle)
-        card = Card(name=path.name, family=family, source=str(path))
+        card = _folder_card(path, family)
         return _load_card(card, place, dtype, allow_pickle)
     _refuse_files(path)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -116,6 +122,18 @@ def load(
             "Hub ids have the form owner/name."
         )
     return _load_hub(Card(name=name, family="", source=name), place, dtype, allow_pickle)
+
+
+def _folder_card(path: Path, family: str) -> Card:
+    """The folder's own `card.yaml` where it has one, as `diffzero train` writes it."""
+    own: dict[str, Any] = {}
+    if (path / "card.yaml").is_file():
+        try:
+            own = yaml.safe_load((path / "card.yaml").read_text())
+            return Card(**{**own, "name": path.name, "family": family, "source": str(path)})
+        except (yaml.YAMLError, UnicodeDecodeError, TypeError):
+            raise InputError(f"{path / 'card.yaml'}: damaged; fix it or remove it.") from None
+    return Card(name=path.name, family=family, source=str(path))
 
 
 def _refuse_files(path: Path) -> None:
@@ -169,6 +187,10 @@ def _from_memory(source: Any) -> Any:
         return source
     if hasattr(source, "unet") and hasattr(source, "vae"):
         return StableDiffusion(source, getattr(source, "name_or_path", None) or "pipeline")
+    if hasattr(source, "unet") and hasattr(source, "scheduler"):
+        from .backbones.ddpm import DDPM
+
+        return DDPM(source.unet, source.scheduler, name=source.name_or_path or "pipeline")
     raise InputError(
         "A model is a card's name, a folder, a hub id or a StableDiffusionPipeline; got "
         f"{type(source).__name__}."
@@ -184,7 +206,7 @@ def _load_card(card: Card, place: Any, dtype: str | None, allow_pickle: bool) ->
 
 def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> Any:
     """Download, mirrors in turn; the family of a bare hub id is tried, not guessed."""
-    families = [card.family] if card.family else ["stable-diffusion", "clip"]
+    families = [card.family] if card.family else ["stable-diffusion", "ddpm", "clip"]
     error: Exception | None = None
     for repository in [card.source, *card.mirrors]:
         for family in families:
@@ -207,17 +229,18 @@ def _family_of(path: Path, allow_pickle: bool) -> str:
     index, config = path / "model_index.json", path / "config.json"
     if index.is_file():
         name = _read_json(index).get("_class_name", "")
-        if not name.startswith("StableDiffusionPipeline"):
+        family, parts = _family_of_pipeline(name)
+        if family is None:
             raise InputError(
                 f"{path}: a {name or 'pipeline of unknown class'} is not supported yet; "
-                "StableDiffusionPipeline folders and CLIP folders are."
+                "StableDiffusionPipeline, DDPMPipeline and CLIP folders are."
             )
-        for part in SD_PARTS:
+        for part in parts:
             if not (path / part).is_dir():
                 raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
-        for part in ("unet", "vae", "text_encoder"):
+        for part in WEIGHTED.intersection(parts):
             _check_weights(path / part, allow_pickle)
-        return "stable-diffusion"
+        return family
     if config.is_file():
         kind = _read_json(config).get("model_type")
         if kind != "clip":
@@ -227,6 +250,13 @@ def _family_of(path: Path, allow_pickle: bool) -> str:
     raise InputError(
         f"{path}: no model_index.json (diffusers) and no config.json (CLIP) in this folder."
     )
+
+
+def _family_of_pipeline(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Family of a pipeline's class, and the folders it needs; None for what is not supported."""
+    if name.startswith("StableDiffusionPipeline"):
+        return "stable-diffusion", SD_PARTS
+    return ("ddpm", ("unet", "scheduler")) if name in DDPM_PIPELINES else (None, ())
 
 
 def _read_json(path: Path) -> dict:
@@ -270,7 +300,11 @@ def _check_safetensors(path: Path) -> None:
 def _build(
     card: Card, where: str, place: Any, dtype: str | None, allow_pickle: bool, *, local: bool
 ) -> Any:
-    builder = {"stable-diffusion": _build_stable_diffusion, "clip": _build_clip}[card.family]
+    builder = {
+        "stable-diffusion": _build_stable_diffusion,
+        "ddpm": _build_ddpm,
+        "clip": _build_clip,
+    }[card.family]
     options: dict[str, Any] = {"local_files_only": True} if local else {"revision": card.revision}
     with quiet():
         return builder(card, where, place, _dtype(dtype, card, place), allow_pickle, options)
@@ -295,6 +329,24 @@ def _build_stable_diffusion(
     return _apply(card, StableDiffusion(pipeline, card.name, card.prediction))
 
 
+def _build_ddpm(
+    card: Card, where: str, place: Any, dtype: Any, allow_pickle: bool, options: dict
+) -> Any:
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    from .backbones.ddpm import DDPM
+
+    safe = None if allow_pickle else True
+    unet = UNet2DModel.from_pretrained(
+        where, subfolder="unet", torch_dtype=dtype, use_safetensors=safe, **options
+    )
+    scheduler = DDPMScheduler.from_pretrained(where, subfolder="scheduler", **options)
+    model = DDPM(unet.to(place), scheduler, card.classes, card.name, card.prediction)
+    if card.grey_step is not None:
+        model.grey_step = card.grey_step
+    return _apply(card, model)
+
+
 def _build_clip(
     card: Card, where: str, place: Any, dtype: Any, allow_pickle: bool, options: dict
 ) -> Any:
@@ -310,7 +362,8 @@ def _build_clip(
 
 
 def _apply(card: Card, model: Any) -> Any:
-    model.template = card.template
+    if card.family != "ddpm" or card.template != Card.template:
+        model.template = card.template
     model.temperatures = card.temperatures
     if card.vocabulary is not None:
         model.vocabulary = frozenset(card.vocabulary)

@@ -53,8 +53,21 @@ def gaussian(key: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:
     return _generator(key, draw).standard_normal(shape, dtype=np.float32)
 
 
-def _generator(key: int, draw: int) -> np.random.Generator:
-    # The low counter words count within a draw; draw -1 holds the shift.
-    counter = np.array([0, 0, 0, int(draw) + 1], dtype=np.uint64)
+def dequantisation(key: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform noise in [-1/2, 1/2) of one image, float32: within a grey step."""
+    return _generator(key, 0, stream=1).random(shape, dtype=np.float32) - np.float32(0.5)
+
+
+def probe(key: int, number: int, shape: tuple[int, ...], kind: str = "rademacher") -> np.ndarray:
+    """One of Hutchinson's probes of an image: signs, or standard normal numbers, float32."""
+    generator = _generator(key, number, stream=2)
+    if kind == "gaussian":
+        return generator.standard_normal(shape, dtype=np.float32)
+    return generator.integers(0, 2, shape).astype(np.float32) * 2 - 1
+
+
+def _generator(key: int, draw: int, stream: int = 0) -> np.random.Generator:
+    # The low counter words count within a draw; draw -1 of stream 0 holds the shift.
+    counter = np.array([0, 0, stream, int(draw) + 1], dtype=np.uint64)
     philox_key = np.array([key % 2**64, key >> 64], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=philox_key, counter=counter))

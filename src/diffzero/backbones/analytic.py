@@ -109,10 +109,18 @@ class MixtureBackbone(Backbone):
         d = flat.shape[1]
         return self._log_w - 0.5 * distance / var - 0.5 * d * torch.log(2 * math.pi * var)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """`log p(x | c)` in nats, `[b, k]`, of clean images `[b, *shape]`."""
-        joint = self._log_joint(x.double().flatten(1), 1.0, self._var)
+    def log_prob(self, x: Tensor, s: float = 0.0) -> Tensor:
+        """`log p(x | c)` in nats, `[b, k]`, of images `[b, *shape]`, clean or with noise of std s.
+
+        At s > 0 it is the density of `xbar = x_t / alpha` where `sigma / alpha = s`.
+        """
+        joint = self._log_joint(x.double().flatten(1), 1.0, self._var + s**2)
         return torch.logsumexp(joint.view(len(x), self._k, self._m), 2)
+
+    def terminal(self, xbar: Tensor, s: float, cond: Condition) -> Tensor:
+        """`log p(xbar(s) | c)` `[b]` of the condition's own row: the exact end of the flow."""
+        per_class = self.log_prob(xbar, s) + cond.tensors["weights"].log()
+        return torch.logsumexp(per_class, 1)
 
     def posterior(self, x: Tensor) -> Tensor:
         """`p(c | x)` under equal priors, `[b, k]`."""

@@ -8,7 +8,14 @@ from typing import Any
 
 from ..errors import InputError
 
-METHODS = {"elbo": ("elbo", "ELBO"), "clip": ("clip", "CLIP")}
+METHODS = {
+    "likelihood": ("likelihood", "Likelihood"),
+    "latent-knn": ("latent_knn", "LatentKNN"),
+    "noise-denoise": ("noise_denoise", "NoiseDenoise"),
+    "noise-denoise-vote": ("noise_denoise", "NoiseDenoiseVote"),
+    "elbo": ("elbo", "ELBO"),
+    "clip": ("clip", "CLIP"),
+}
 
 
 def method_class(name: str) -> type:

@@ -1,0 +1,133 @@
+"""Deterministic samplers that start at any time: from noisy images to clean ones.
+
+DDIM is one line for every schedule,
+
+    x_s = alpha_s x_hat(x_t, t, c) + sigma_s eps_hat(x_t, t, c),
+
+DPM-Solver++ is diffusers' own scheduler, and needs discrete steps.
+
+References:
+    Song et al., Denoising Diffusion Implicit Models, 2021. https://arxiv.org/abs/2010.02502
+    Lu et al., DPM-Solver++, 2022. https://arxiv.org/abs/2211.01095
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone, Condition, guided
+from .errors import InputError
+from .schedule import DiscreteSchedule
+
+Sampler = Literal["ddim", "dpm++"]
+SAMPLERS = ("ddim", "dpm++")
+
+
+def executed_steps(level: float, steps: int) -> int:
+    """`max(1, round(level * steps))`: what is left of a full run that starts at `level`."""
+    return max(1, round(level * steps))
+
+
+def _prediction(
+    backbone: Backbone,
+    x_t: Tensor,
+    t: float,
+    cond: Condition,
+    guidance: float,
+    empty: Condition | None,
+) -> tuple[Tensor, Tensor]:
+    """`(x_hat, eps_hat)`, x_hat clipped as the checkpoint's scheduler does."""
+    times = torch.full((len(x_t),), t, dtype=torch.float64, device=x_t.device)
+    if guidance == 1.0 or empty is None:
+        prediction = backbone.forward(x_t, times, cond)
+        x, eps = prediction.x, prediction.eps
+    else:
+        blank = empty[torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)]
+        eps = guided(backbone, x_t, times, cond, blank, guidance)
+        alpha, sigma = (_column(v, x_t) for v in backbone.schedule(times))
+        x = (x_t - sigma * eps) / alpha
+    if backbone.clip is not None:
+        x = x.clamp(-backbone.clip, backbone.clip)
+    return x, eps
+
+
+@torch.no_grad()
+def denoise(
+    backbone: Backbone,
+    x_t: Tensor,
+    cond: Condition,
+    level: float,
+    steps: int,
+    *,
+    sampler: Sampler = "ddim",
+    guidance: float = 1.0,
+    empty: Condition | None = None,
+) -> Tensor:
+    """From `x_t` at time `level` to a clean `x_0`, in `steps` evaluations a row.
+
+    The times are `level, level (steps - 1) / steps, ...`; the last evaluation gives x_hat.
+
+    Args:
+        backbone: The network.
+        x_t: `[b, *shape]`.
+        cond: One row each.
+        level: Time of `x_t`, in (0, 1].
+        steps: Evaluations, twice that with guidance.
+        sampler: `ddim` or `dpm++`.
+        guidance: 1 is none.
+        empty: The unconditional row, where there is guidance.
+
+    Raises:
+        InputError: `dpm++` on a schedule without discrete steps.
+    """
+    first = max(level, backbone.schedule.t_min)
+    times = [max(first * (steps - i) / steps, backbone.schedule.t_min) for i in range(steps)]
+    if sampler == "dpm++":
+        return _dpm(backbone, x_t, cond, times, guidance, empty)
+    for here, there in zip(times, [*times[1:], None], strict=True):
+        x, eps = _prediction(backbone, x_t, here, cond, guidance, empty)
+        if there is None:
+            return x
+        alpha, sigma = backbone.schedule(torch.tensor([there], device=x_t.device))
+        x_t = _column(alpha, x_t) * x + _column(sigma, x_t) * eps
+    raise AssertionError("steps is at least 1")
+
+
+def _dpm(
+    backbone: Backbone,
+    x_t: Tensor,
+    cond: Condition,
+    times: list[float],
+    guidance: float,
+    empty: Condition | None,
+) -> Tensor:
+    from diffusers import DPMSolverMultistepScheduler
+
+    schedule = backbone.schedule
+    if not isinstance(schedule, DiscreteSchedule):
+        raise InputError(f"sampler='dpm++' needs discrete steps; {backbone.name} has none.")
+    bar = schedule.alphas_cumprod
+    betas = 1 - bar / torch.cat([torch.ones(1, dtype=bar.dtype), bar[:-1]])
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=schedule.steps,
+        trained_betas=betas.numpy(),
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        prediction_type="sample",
+        final_sigmas_type="zero",
+        lower_order_final=True,
+    )
+    # Distinct whole steps, as the scheduler wants them.
+    whole = list(dict.fromkeys(round(float(schedule.step(torch.tensor(t)))) for t in times))
+    scheduler.set_timesteps(timesteps=whole, device=x_t.device)
+    for n in scheduler.timesteps:
+        x, _ = _prediction(backbone, x_t, (int(n) + 1) / schedule.steps, cond, guidance, empty)
+        x_t = scheduler.step(x, n, x_t).prev_sample
+    return x_t
+
+
+def _column(scale: Tensor, like: Tensor) -> Tensor:
+    return scale.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
