@@ -135,3 +135,31 @@ def clip(tokenizer, tmp_path_factory):
 def photos():
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (20 + i, 24, 3), dtype=np.uint8) for i in range(5)]
+
+
+@pytest.fixture
+def tiny_unet():
+    """A real class-conditional UNet2DModel: 8x8 grey images, four classes, untrained."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    return UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=8,
+        num_class_embeds=4,
+    )
+
+
+@pytest.fixture
+def tiny_ddpm(tiny_unet):
+    """The same as a backbone of three classes and none."""
+    from diffusers import DDPMScheduler
+
+    return dz.DDPM(tiny_unet, DDPMScheduler(), ["zero", "one", "two"], "tiny")

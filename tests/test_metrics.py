@@ -36,3 +36,12 @@ def test_temperature_is_recovered():
     proba = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = (proba.cumsum(1) > rng.uniform(size=(20_000, 1))).argmax(1)
     assert fit_temperature([(logits * 37, labels)]) == pytest.approx(37, rel=0.05)
+
+
+def test_smooth_temperature_stays_sane_where_every_image_is_right():
+    logits = np.eye(3)[[0, 1, 2] * 20] * 5 + np.random.default_rng(0).normal(size=(60, 3)) * 0.3
+    labels = np.array([0, 1, 2] * 20)
+    assert (logits.argmax(1) == labels).all()
+    hard = fit_temperature([(logits, labels)])
+    soft = fit_temperature([(logits, labels)], smooth=True)
+    assert hard < 0.1 < soft < 3

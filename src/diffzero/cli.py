@@ -120,14 +120,18 @@ def demo(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="tiny-sd or tiny-clip.")],
-    data: Annotated[
-        list[str],
-        typer.Option(help="NAME=SOURCE: a folder of Parquet files, an ImageFolder, a hub id."),
+    recipe: Annotated[
+        str, typer.Argument(help="tiny-sd, tiny-clip, digits-ddpm or cifar10-ddpm.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; run again to resume.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=SOURCE: a folder of Parquet files, an ImageFolder, a hub id."),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Budget; the learning rate fits it.")] = 60.0,
-    digits: Annotated[bool, typer.Option(help="Add scikit-learn's digits.")] = True,
+    digits: Annotated[
+        bool, typer.Option(help="Add scikit-learn's digits to the data of tiny-sd and tiny-clip.")
+    ] = True,
     measure: Annotated[bool, typer.Option(help="End with accuracies and a model card.")] = True,
     limit: Annotated[int, typer.Option(help="Validation images to measure on.")] = 1000,
     preset: Annotated[str | None, typer.Option(help="cpu or gpu; by device if unset.")] = None,
@@ -136,15 +140,20 @@ def train(
 ) -> None:
     """Train a bundled model from its data, within a time budget."""
     from .loading import _device
-    from .train import recipes
-    from .train.report import write_card
+    from .train import ddpm_card, recipes, report
+    from .train.ddpm import PRESETS
 
     if recipe not in recipes():
         raise InputError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.")
-    sources = [*data, *(["digits=digits"] if digits else [])]
+    pixels = recipe in PRESETS
+    with_digits = recipe == "digits-ddpm" or (digits and not pixels)
+    sources = [*(data or []), *(["digits=digits"] if with_digits else [])]
+    if not sources:
+        raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
     place = str(_device(device))
     recipes()[recipe](sources, out, minutes, device=place, seed=seed, preset=preset, log=note)
     if measure:
+        write_card = ddpm_card.write_card if pixels else report.write_card
         write_card(recipe, out, sources, minutes=minutes, seed=seed, limit=limit, log=note)
 
 

@@ -7,6 +7,9 @@ __all__ = ["recipes"]
 
 def recipes() -> dict[str, Callable[..., None]]:
     """The recipes of `diffzero train`, by name."""
-    from . import clip, stable_diffusion
+    from functools import partial
 
-    return {"tiny-sd": stable_diffusion.train, "tiny-clip": clip.train}
+    from . import clip, ddpm, stable_diffusion
+
+    pixels = {name: partial(ddpm.train, name) for name in ddpm.PRESETS}
+    return {"tiny-sd": stable_diffusion.train, "tiny-clip": clip.train} | pixels

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+
+import diffzero as dz
+
+
+def test_words_are_the_classes(tiny_ddpm):
+    assert tiny_ddpm.embed(["one", "zero", ""]).tensors["class"].tolist() == [1, 0, 3]
+    with pytest.raises(dz.InputError, match="has no class 'cat'; it has zero, one, two"):
+        tiny_ddpm.embed(["cat"])
+
+
+def test_grey_images_and_back(tiny_ddpm):
+    images = torch.rand(2, 3, 8, 8) * 2 - 1
+    x = tiny_ddpm.encode(images)
+    assert x.shape == (2, 1, 8, 8) and torch.allclose(x[:, 0], images.mean(1))
+    assert tiny_ddpm.decode(x * 9).shape == (2, 3, 8, 8)
+    assert tiny_ddpm.decode(x * 9).abs().max() <= 1
+
+
+def test_whole_steps_are_the_networks_own(tiny_ddpm):
+    x_t, c = torch.randn(1, 1, 8, 8), tiny_ddpm.embed(["two"])
+    ours = tiny_ddpm.forward(x_t, torch.tensor([0.25]), c).eps
+    with torch.no_grad():
+        theirs = tiny_ddpm.unet(x_t, 249, class_labels=torch.tensor([2])).sample
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_every_prediction_type_and_folder(tiny_unet, kind, tmp_path):
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    scheduler = DDPMScheduler(prediction_type=kind, beta_schedule="squaredcos_cap_v2")
+    DDPMPipeline(unet=tiny_unet, scheduler=scheduler).save_pretrained(tmp_path)
+    backbone = dz.load(tmp_path)
+    assert backbone.parametrisation == kind and backbone.classes == ["0", "1", "2", "3"]
+    image = np.zeros((8, 8, 3), np.uint8)
+    for method in (dz.ELBO, dz.Likelihood, dz.LatentKNN, dz.NoiseDenoise):
+        options = {"draws": 2} if method is dz.ELBO else {"steps": 2}
+        scores = method(backbone, **options).fit(["0", "2", "3"]).scores(image)
+        assert np.isfinite(scores.logits).all()
+
+
+def test_a_folders_card_names_its_classes(tiny_unet, tmp_path):
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    DDPMPipeline(unet=tiny_unet, scheduler=DDPMScheduler()).save_pretrained(tmp_path)
+    (tmp_path / "card.yaml").write_text("classes: [a, b, c]\ngrey_step: 0.125\n")
+    backbone = dz.load(tmp_path)
+    assert backbone.classes == ["a", "b", "c"] and backbone.null_class == 3
+    assert backbone.grey_step == 0.125
+    (tmp_path / "card.yaml").write_text("classes: [a, b]\n")
+    with pytest.raises(dz.InputError, match="embeds 4 classes and the card names 2"):
+        dz.load(tmp_path)
+    (tmp_path / "card.yaml").write_text("classes: [a, b")
+    with pytest.raises(dz.InputError, match=r"card.yaml: damaged"):
+        dz.load(tmp_path)
+
+
+def test_guidance_needs_a_null_class(tiny_unet):
+    from diffusers import DDPMScheduler
+
+    backbone = dz.DDPM(tiny_unet, DDPMScheduler(), list("abcd"))
+    with pytest.raises(dz.InputError, match="has no null class"):
+        dz.ELBO(backbone, guidance=2.0, draws=1).fit(["a", "b"]).scores(np.zeros((8, 8, 3), "u1"))
+
+
+def test_models_without_classes_are_refused():
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=8, block_out_channels=(8,), down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",), norm_num_groups=4, layers_per_block=1,
+    )  # fmt: skip
+    with pytest.raises(dz.InputError, match="has no class labels"):
+        dz.DDPM(unet, DDPMScheduler())

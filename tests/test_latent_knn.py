@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+import diffzero as dz
+from conftest import oracle_problem
+from diffzero.methods.latent_knn import neighbour_logits
+
+NAMES = ["0", "1", "2", "3"]
+
+
+def test_neighbours_of_points_on_a_line():
+    latents = np.array([0.0, 1.0, 3.0, 10.0])[:, None]
+    assert np.allclose(neighbour_logits(latents, 2, "outlier", "mean"), [2, 1.5, 2.5, 8])
+    assert np.allclose(neighbour_logits(latents, 2, "outlier", "kth"), [3, 2, 3, 9])
+    assert np.allclose(neighbour_logits(latents, 2, "inlier", "mean"), [-2, -1.5, -2.5, -8])
+    assert np.allclose(neighbour_logits(latents, 1, "outlier", "mean"), [1, 1, 2, 7])
+
+
+def test_latents_are_standard_normal_under_the_true_class():
+    backbone, pixels, labels = oracle_problem(dz.LogSNRLinearSchedule(-10, 8), n=60)
+    latents = dz.LatentKNN(backbone, steps=60, solver="heun").fit(NAMES).latents(pixels)
+    own = latents[np.arange(60), labels]
+    # The flow carries the class's own data to the class's own Gaussian.
+    assert abs(own.std() - 1) < 0.05 and abs(own.mean()) < 0.05
+    assert own.shape == (60, 3, 4, 4)
+
+
+def test_cost_and_batches():
+    backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(), n=5)
+    calls = []
+    forward = backbone.forward
+    backbone.forward = lambda x, t, c: calls.append(len(x)) or forward(x, t, c)
+    classifier = dz.LatentKNN(backbone, steps=7, batch_size=6).fit(NAMES)
+    scores = classifier.scores(pixels)
+    assert sum(calls) == scores.evals.sum() == 5 * 4 * 7
+    del backbone.forward
+    whole = dz.LatentKNN(backbone, steps=7).fit(NAMES).scores(pixels)
+    assert np.allclose(whole.logits, scores.logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "message"),
+    [
+        ({}, NAMES[:2], "at least 3 classes; got 2"),
+        ({"k": 1, "pick": "inlier"}, NAMES, "always ties"),
+        ({"k": 4}, NAMES, "k must be at most the number of other classes, 3; got 4"),
+        ({"pick": "middle"}, NAMES, "pick must be one of outlier, inlier"),
+        ({"steps": 0}, NAMES, "steps must be at least 1"),
+    ],
+)
+def test_bad_options(options, names, message):
+    backbone = oracle_problem(dz.LogSNRLinearSchedule(), n=1)[0]
+    with pytest.raises(dz.InputError, match=message):
+        dz.LatentKNN(backbone, **options).fit(names)
