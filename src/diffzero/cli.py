@@ -158,6 +158,47 @@ def train(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Without it, the experiments.")] = None,
+    model: Annotated[
+        str, typer.Option(help="A class-conditional model: card name, folder or hub id.")
+    ] = "digits-ddpm",
+    data: Annotated[
+        str, typer.Option(help="NAME=SOURCE of labelled images; the model's classes.")
+    ] = "digits=digits",
+    out: Annotated[Path, typer.Option(help="Folder of picture and numbers.")] = Path("reproduced"),
+    limit: Annotated[int, typer.Option(help="Images at most.")] = 60,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Run an experiment of the paper; write a picture and a JSON of its numbers."""
+    from .experiments import EXPERIMENTS, Setting
+    from .experiments import reproduce as run_experiment
+
+    if name is None:
+        print_table(["experiment", "what"], list(EXPERIMENTS.items()))
+        return
+    if name not in EXPERIMENTS:
+        raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
+    from .loading import load
+    from .train.data import load as load_data
+
+    backbone = load(model, device=device)
+    images = load_data(data, None, "validation").subset(slice(0, limit))
+    train = load_data(data, None)
+    names = getattr(backbone, "classes", None)
+    if names is not None and names != images.classes:
+        raise InputError(
+            f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
+            "Give the images that it was trained for."
+        )
+    numbers = run_experiment(name, Setting(backbone, images, train, out, limit, seed))
+    if "verdict" in numbers:
+        note(numbers["verdict"])
+    print(f"{out / name}.png  {out / name}.json")
+
+
+@app.command()
 def models() -> None:
     """List the models that have a card."""
     from .loading import cards

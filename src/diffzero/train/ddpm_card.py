@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent
+from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent, wilson
 from ..loading import load
 from ..methods.elbo import ELBO
 from ..methods.latent_knn import LatentKNN
@@ -41,6 +41,9 @@ class Line:
         evals: Network evaluations an image.
         vjps: Vector-Jacobian products an image.
         seconds: An image.
+        correct: Images classified rightly.
+        low: Lower end of the interval.
+        high: Upper end.
         bits: Bits per dimension under the true class, of likelihood.
     """
 
@@ -51,6 +54,9 @@ class Line:
     evals: int
     vjps: int
     seconds: float
+    correct: int
+    low: float
+    high: float
     bits: float | None
 
 
@@ -105,21 +111,8 @@ def write_card(
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
     test = data.load(sources[0], None, "validation").subset(slice(0, limit))
-    plan = [
-        (ELBO(model, draws=8), "8 draws"),
-        (ELBO(model, draws=32), "32 draws"),
-        (Likelihood(model, steps=LIKELIHOOD_STEPS), f"{LIKELIHOOD_STEPS} Heun steps, 1 probe"),
-        (
-            Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False),
-            f"{LIKELIHOOD_STEPS} Heun steps, unpaired probes",
-        ),
-        (NoiseDenoise(model, level=level, draws=4), f"level {level:g}, 4 draws"),
-        (NoiseDenoiseVote(model), "levels 0.3 to 0.7"),
-        (LatentKNN(model, pick="outlier"), "outlier, k = 2"),
-        (LatentKNN(model, pick="inlier"), "inlier, k = 2"),
-    ]
     lines = []
-    for classifier, settings in plan:
+    for classifier, settings in plan(model, level):
         lines.append(measure(classifier, test, settings))
         log(str(asdict(lines[-1])))
     card["accuracy"] = [f"{m.method} ({m.settings}): {m.accuracy}" for m in lines[:6]]
@@ -146,6 +139,23 @@ def _best_level(model: Any, held: data.Labelled, log: Callable[[str], None]) -> 
     return max(found, key=lambda level: found[level])
 
 
+def plan(model: Any, level: float) -> list[tuple[Any, str]]:
+    """Every method with its settings in words; `level` is that of noise-denoise."""
+    return [
+        (ELBO(model, draws=8), "8 draws"),
+        (ELBO(model, draws=32), "32 draws"),
+        (Likelihood(model, steps=LIKELIHOOD_STEPS), f"{LIKELIHOOD_STEPS} Heun steps, 1 probe"),
+        (
+            Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False),
+            f"{LIKELIHOOD_STEPS} Heun steps, unpaired probes",
+        ),
+        (NoiseDenoise(model, level=level, draws=4), f"level {level:g}, 4 draws"),
+        (NoiseDenoiseVote(model), "levels 0.3 to 0.7"),
+        (LatentKNN(model, pick="outlier"), "outlier, k = 2"),
+        (LatentKNN(model, pick="inlier"), "inlier, k = 2"),
+    ]
+
+
 def measure(classifier: Any, labelled: data.Labelled, settings: str) -> Line:
     """Accuracy, calibration and cost of a method on labelled images."""
     classifier.fit(labelled.classes)
@@ -165,6 +175,8 @@ def measure(classifier: Any, labelled: data.Labelled, settings: str) -> Line:
         round(float(scores.evals.mean())),
         0 if scores.vjps is None else round(float(scores.vjps.mean())),
         seconds,
+        int(right.sum()),
+        *wilson(int(right.sum()), n),
         None if own is None else float(own[np.arange(n), labelled.labels].mean()),
     )
 

@@ -1,0 +1,41 @@
+"""Sections 4.1 and 4.2: every method on the same images, with the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..train.ddpm_card import measure, plan
+from . import Setting, figure, write
+
+PAPER = {"noise-denoise": 0.92, "latent-knn": 0.81}  # likelihood: "almost the same" for all labels
+
+
+def run(setting: Setting, path: Path) -> dict[str, Any]:
+    """Accuracy, evaluations and seconds; the level is the middle one, not tuned."""
+    lines = [measure(c, setting.data, settings) for c, settings in plan(setting.model, 0.3)]
+    n = len(setting.data.labels)
+    fig, axis = figure(10, 0.5 * len(lines) + 1.4)
+    place = np.arange(len(lines))
+    values = [line.correct / n for line in lines]
+    errors = [[v - line.low for v, line in zip(values, lines, strict=True)],
+              [line.high - v for v, line in zip(values, lines, strict=True)]]  # fmt: skip
+    axis.barh(place, values, xerr=errors, color="#3b5b92", height=0.6, ecolor="#222222", capsize=3)
+    for y, line in enumerate(lines):
+        cost = f"{line.evals:,} evaluations" + (f", {line.vjps:,} VJPs" if line.vjps else "")
+        axis.text(1.02, y, f"{line.correct / n:.2f}   {cost}, {line.seconds:.2f} s", va="center",
+                  fontsize=8)  # fmt: skip
+        if line.method in PAPER:
+            axis.plot(PAPER[line.method], y, marker="D", color="#c2410c", markersize=6)
+    axis.plot([], [], "D", color="#c2410c", label="the paper, on CIFAR-10")
+    axis.axvline(1 / len(setting.model.classes), color="grey", linestyle=":", label="chance")
+    axis.set_yticks(place, [f"{line.method} ({line.settings})" for line in lines])
+    axis.set(xlim=(0, 1), xlabel=f"accuracy, n = {n}, 95 % Wilson intervals")
+    axis.invert_yaxis()
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+    axis.set_title(f"{setting.model.name} on {setting.data.name}", loc="left", fontsize=10, pad=24)
+    write(fig, path)
+    return {"n": n, "lines": [asdict(line) for line in lines], "paper": PAPER}
