@@ -85,6 +85,20 @@ def figure(width: float, height: float, **options: Any) -> Any:
     return plt.subplots(figsize=(width, height), dpi=110, **options)
 
 
+def sheet(cells: Any, gap: int = 1) -> tuple[Any, Any, Any]:
+    """One array of images `[r, c, s, s, 3]` with gaps, and the middles of its rows and columns."""
+    import numpy as np
+
+    r, c, side = cells.shape[:3]
+    step = side + gap
+    pixels = np.full((r * step - gap, c * step - gap, 3), 0.55)
+    for i in range(r):
+        for j in range(c):
+            pixels[i * step : i * step + side, j * step : j * step + side] = cells[i, j]
+    middles = np.arange(max(r, c)) * step + (side - 1) / 2
+    return pixels, middles[:r], middles[:c]
+
+
 def write(fig: Any, path: Path) -> None:
     """Save and close."""
     import matplotlib.pyplot as plt

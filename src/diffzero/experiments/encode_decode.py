@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..images import to_tensor
 from ..ode import flow, log_grid, s_range
-from . import Setting, figure, short, write
+from . import Setting, figure, sheet, short, write
 
 STEPS = 30
 
@@ -37,6 +37,8 @@ def grid_of(model: Any, image: np.ndarray, steps: int = STEPS) -> tuple[Tensor, 
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Grids of two images of different classes."""
+    from matplotlib.patches import Rectangle
+
     model, data = setting.model, setting.data
     first = setting.seed % len(data.labels)
     other = next(
@@ -62,18 +64,20 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
             }
         )
         shown = model.decode(cells.flatten(0, 1)).view(k, k, 3, *model.shape[1:])
+        pixels, rows, columns = sheet(shown.permute(0, 1, 3, 4, 2).float().cpu().numpy() / 2 + 0.5)
+        axis.imshow(pixels, interpolation="nearest")
         side = model.shape[-1]
-        sheet = shown.permute(0, 3, 1, 4, 2).reshape(k * side, k * side, 3)
-        axis.imshow((sheet.float().cpu().numpy() + 1) / 2, interpolation="nearest")
-        ticks = np.arange(k) * side + side / 2 - 0.5
-        axis.set_xticks(ticks, names, rotation=45, ha="right")
-        axis.set_yticks(ticks, names)
+        for y, x in zip(rows, columns, strict=True):  # the diagonal
+            box = (x - side / 2, y - side / 2)
+            axis.add_patch(Rectangle(box, side, side, fill=False, color="#2a7f62", linewidth=1.5))
+        axis.set_xticks(columns, names, rotation=45, ha="right")
+        axis.set_yticks(rows, names)
         axis.get_yticklabels()[label].set_color("#2a7f62")
         axis.get_yticklabels()[label].set_fontweight("bold")
         axis.set(xlabel="decoded under", ylabel="encoded under")
-        axis.set_title(f"truth: {names[label]} (green row); the diagonal is the original", size=9)
+        axis.set_title(f"truth: {names[label]}; the framed diagonal returns the original", size=9)
         axis.tick_params(length=0)
-    fig.suptitle(f"Encode and decode under every label, {model.name}", y=1.0)
+    fig.suptitle(f"Encode and decode under every label, {model.name}", y=0.93)
     write(fig, path)
     worst = max(max(n["diagonal_rms"]) for n in numbers)
     return {

@@ -23,7 +23,7 @@ from scipy.special import rel_entr
 
 from ..images import fit_square, to_tensor
 from ..ode import flow, log_grid, s_range
-from . import Setting, figure, short, write
+from . import Setting, figure, sheet, short, write
 
 STEPS, RESAMPLES, JUDGED = 15, 2000, 20000
 
@@ -60,13 +60,16 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         if high < 0
         else "undecided: the interval holds zero"
     )
-    fig, axes = figure(11, 4.2, ncols=2, width_ratios=[1, 1.5])
+    fig, axes = figure(12, 4.2, ncols=2, width_ratios=[1, 1.4])
     bars = [scores["true"], scores["false"]]
     axes[0].bar(["true label", "false label"], bars, color=["#2a7f62", "#c2410c"])
     for i, value in enumerate(bars):
         axes[0].text(i, value, f"{value:.2f}", ha="center", va="bottom")
     axes[0].set(ylabel=f"Inception-style score (1 to {k})", xlabel="encoded under")
-    axes[0].set_title(f"{verdict}\ntrue - false: [{low:.2f}, {high:.2f}], n = {n}", fontsize=9)
+    axes[0].set_ylim(0, 1.12 * max(bars))
+    words = verdict.replace(": ", ":\n")
+    title = f"{words}\ntrue - false: [{low:.2f}, {high:.2f}], n = {n}"
+    axes[0].set_title(title, fontsize=9)
     _strips(axes[1], model, data, groups, false)
     write(fig, path)
     return {
@@ -84,11 +87,11 @@ def _strips(axis: Any, model: Any, data: Any, groups: dict, false: np.ndarray) -
     rows, labels = [], []
     for i in range(min(3, len(data.labels))):
         for kind, own in (("true", data.labels[i]), ("false", false[i])):
-            rows.append(np.concatenate(list(groups[kind][i]), 1))
+            rows.append(groups[kind][i] / 255)
             labels.append(f"{short(model.classes[own])} ({kind})")
-    axis.imshow(np.concatenate(rows, 0), interpolation="nearest")
-    side = model.shape[-1]
-    axis.set_yticks(np.arange(len(rows)) * side + side / 2 - 0.5, labels, fontsize=8)
+    pixels, middles, _ = sheet(np.stack(rows))
+    axis.imshow(pixels, interpolation="nearest")
+    axis.set_yticks(middles, labels, fontsize=8)
     axis.set(xticks=[])
     axis.set_title("encoded under the label at the left, decoded under all the others", fontsize=9)
 

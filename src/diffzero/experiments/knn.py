@@ -38,6 +38,6 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     axis.axhline(PAPER_BEST, color="black", linestyle="--", label="the paper's best on CIFAR-10")
     axis.set(xlabel="k nearest latents", ylabel="accuracy", ylim=(0, 1))
     axis.set_title(f"Latent kNN, {model.name}, n = {n}, bands: 95 % Wilson intervals", fontsize=10)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.79))
     write(fig, path)
     return {"n": n, "evals": classifier.count_evals(classes), **table}

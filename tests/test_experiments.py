@@ -1,0 +1,97 @@
+"""Every experiment runs on the bundled digits model; its numbers are what they claim."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffzero as dz
+from diffzero.experiments import EXPERIMENTS, Setting, reproduce, sheet
+from diffzero.experiments import encode_decode as grids
+from diffzero.experiments.inception_score import inception_score
+from diffzero.experiments.interpolate import slerp
+from diffzero.train import data
+from test_cli import run
+
+
+@pytest.fixture(scope="module")
+def model():
+    return dz.load("digits-ddpm", device="cpu")
+
+
+def setting(model, out, limit):
+    images = data.load("digits=digits", None, "validation")
+    few = images.subset(slice(0, limit))
+    return Setting(model, few, data.load("digits=digits", None), out, limit, 0)
+
+
+def test_encode_decode_returns_the_original_on_the_diagonal(model, tmp_path):
+    numbers = reproduce("encode-decode", setting(model, tmp_path, 3))
+    for one in numbers["images"]:
+        assert max(one["diagonal_rms"]) < 0.02 < 0.2 < one["off_diagonal_rms"]
+    assert numbers == json.loads((tmp_path / "encode-decode.json").read_text())
+    with Image.open(tmp_path / "encode-decode.png") as picture:
+        assert picture.width > 900
+
+
+def test_encode_decode_counts_its_evaluations(model):
+    calls, forward = [], model.forward
+    model.forward = lambda x, t, c: calls.append(len(x)) or forward(x, t, c)
+    try:
+        grids.grid_of(model, data.digits_split()[1][0][0], steps=2)
+    finally:
+        del model.forward
+    assert sum(calls) == 2 * 2 * (10 + 100)
+
+
+def test_knn_and_interpolation(model, tmp_path):
+    numbers = reproduce("knn", setting(model, tmp_path, 6))
+    assert set(numbers["inlier"]) == set(range(2, 10)) and set(numbers["outlier"]) == set(
+        range(1, 10)
+    )
+    assert all(0 <= line["accuracy"] <= 1 for line in numbers["outlier"].values())
+    numbers = reproduce("interpolate", setting(model, tmp_path, 30))
+    rms = numbers["rms_of_the_ends"]
+    assert rms["true-true"] < 0.02 and rms["false-false"] < 0.02 < rms["true-false"]
+
+
+def test_likelihood_table_pairs_probes(model, tmp_path):
+    numbers = reproduce("likelihood-table", setting(model, tmp_path, 10))
+    assert numbers["paired"]["correct"] >= 8
+    assert numbers["paired"]["margin_std"] < numbers["unpaired"]["margin_std"]
+
+
+def test_inception_score_of_known_tables(model, tmp_path):
+    assert inception_score(np.eye(4)) == pytest.approx(4)
+    assert inception_score(np.full((5, 4), 0.25)) == pytest.approx(1)
+    numbers = reproduce("inception-score", setting(model, tmp_path, 4))
+    assert numbers["judge_accuracy"] > 0.7 and 1 <= numbers["score"]["true"] <= 10
+
+
+def test_slerp_keeps_the_length_and_the_ends():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 1, 8, 8, generator=g)
+    b *= a.norm() / b.norm()
+    arc = slerp(a, b, torch.linspace(0, 1, 5))
+    assert torch.allclose(arc[0], a, atol=1e-5) and torch.allclose(arc[-1], b, atol=1e-5)
+    assert torch.allclose(arc.flatten(1).norm(dim=1), a.norm(), rtol=1e-4)
+    assert torch.allclose(slerp(a, a, torch.tensor([0.5]))[0], a)
+
+
+def test_sheet_puts_gaps_between_cells():
+    pixels, rows, columns = sheet(np.ones((2, 3, 4, 4, 3)))
+    assert pixels.shape == (9, 14, 3) and (pixels[4] == 0.55).all()
+    assert list(rows) == [1.5, 6.5] and list(columns) == [1.5, 6.5, 11.5]
+
+
+def test_command_line(monkeypatch, capsys, tmp_path):
+    assert run(monkeypatch, "reproduce") == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in EXPERIMENTS)
+    assert run(monkeypatch, "reproduce", "knn", "--limit", 3, "--out", tmp_path) == 0
+    assert (tmp_path / "knn.json").exists()
+    assert run(monkeypatch, "reproduce", "figure-99") == 2
+    assert run(monkeypatch, "reproduce", "knn", "--model", "tiny-sd", "--out", tmp_path) == 2
+    assert "class-conditional" in capsys.readouterr().err
