@@ -42,6 +42,16 @@ def test_every_prediction_type_and_folder(tiny_unet, kind, tmp_path):
         assert np.isfinite(scores.logits).all()
 
 
+@pytest.mark.parametrize("method", ["Likelihood", "LatentKNN", "NoiseDenoise", "NoiseDenoiseVote"])
+def test_every_method_serves_text_conditional_latent_models(method):
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    classifier = getattr(dz, method)("tiny-sd", steps=2).fit(["sneaker", "bag", "shirt"])
+    scores = classifier.scores(image)
+    assert np.isfinite(scores.logits).all() and np.ptp(scores.logits) > 0
+    if method == "Likelihood":
+        assert np.isfinite(scores.details["nats_per_dim"]).all()
+
+
 def test_a_folders_card_names_its_classes(tiny_unet, tmp_path):
     from diffusers import DDPMPipeline, DDPMScheduler
 

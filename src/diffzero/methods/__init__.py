@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
 from ..errors import InputError
@@ -43,4 +44,22 @@ def make(name: str, backbone: Any, options: dict[str, Any]) -> Any:
             raise InputError(
                 f"Method {name} has no argument {option!r}; it has {', '.join(known)}."
             )
+        _check_kind(
+            name, option, options[option], inspect.signature(cls).parameters[option].default
+        )
     return cls(backbone, **options)
+
+
+def _check_kind(method: str, option: str, value: Any, default: Any) -> None:
+    """Refuse words where a number is wanted and numbers where a word is."""
+    for kinds, wanted in (
+        (bool, "True or False"),
+        (Real, "a number"),
+        (str, "a word"),
+        (tuple, "several numbers, such as (0.3, 0.5)"),
+    ):
+        if isinstance(default, kinds):
+            fits = (tuple, list) if kinds is tuple else kinds
+            if not isinstance(value, fits):
+                raise InputError(f"{option} of {method} takes {wanted}; got {value!r}.")
+            return

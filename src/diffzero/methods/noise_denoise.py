@@ -97,6 +97,7 @@ class _NoiseDenoise(RowMethod):
     def _draws_in_use(self) -> int:
         return self.draws
 
+    @torch.no_grad()
     def _values(self, rows: Rows, progress: Progress | None) -> np.ndarray:
         """Distances `[r, levels, draws]`."""
         levels = self._levels()
@@ -111,7 +112,6 @@ class _NoiseDenoise(RowMethod):
                     progress(taken * len(rows.image))
         return out
 
-    @torch.no_grad()
     def _returned(self, rows: Rows, level: float, number: int) -> Tensor:
         """The images that come back `[r, 3, s, s]`, from the noise of this number."""
         backbone = self.backbone_
