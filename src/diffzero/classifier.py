@@ -215,6 +215,20 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"batch_size must be at least 1; got {self.batch_size}.")
 
+    def _check_choices(self, **allowed: Sequence[str]) -> None:
+        """Refuse an argument that is none of the words it may be."""
+        for name, words in allowed.items():
+            if getattr(self, name) not in words:
+                raise InputError(
+                    f"{name} must be one of {', '.join(words)}; got {getattr(self, name)!r}."
+                )
+
+    def _check_at_least_one(self, *names: str) -> None:
+        """Refuse counts below 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
     def _log_priors(self, names: list[str]) -> np.ndarray:
         if self.priors is None:
             return np.zeros(len(names))

@@ -104,13 +104,8 @@ class ELBO(Classifier):
 
     def _prepare(self) -> None:
         self._check_common()
-        if self.draws < 1:
-            raise InputError(f"draws must be at least 1; got {self.draws}.")
-        for name, allowed in (("weights", ("uniform", "elbo")), ("loss", ("l2", "l1"))):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
-                )
+        self._check_at_least_one("draws")
+        self._check_choices(weights=("uniform", "elbo"), loss=("l2", "l1"))
         backbone = resolve(self.backbone)
         if not isinstance(backbone, Backbone):
             raise InputError(

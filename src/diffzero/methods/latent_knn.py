@@ -86,18 +86,10 @@ class LatentKNN(RowMethod):
         return n_labels * self.steps * (2 if self.solver == "heun" else 1) * self._per_call()
 
     def _check_options(self) -> None:
-        for name, allowed in (
-            ("solver", ("euler", "heun")),
-            ("pick", ("outlier", "inlier")),
-            ("reduce", ("mean", "kth")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
-                )
-        for name in ("steps", "k"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        self._check_choices(
+            solver=("euler", "heun"), pick=("outlier", "inlier"), reduce=("mean", "kth")
+        )
+        self._check_at_least_one("steps", "k")
         if self.k == 1 and self.pick == "inlier":
             raise InputError(
                 "pick='inlier' with k=1 always ties: the two closest latents are each other's "

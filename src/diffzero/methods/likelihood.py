@@ -132,18 +132,12 @@ class Likelihood(RowMethod):
         return self.probes
 
     def _check_options(self) -> None:
-        for name, allowed in (
-            ("solver", ("heun", "adaptive")),
-            ("probe", ("rademacher", "gaussian")),
-            ("trace", ("hutchinson", "exact")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
-                )
-        for name in ("steps", "probes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        self._check_choices(
+            solver=("heun", "adaptive"),
+            probe=("rademacher", "gaussian"),
+            trace=("hutchinson", "exact"),
+        )
+        self._check_at_least_one("steps", "probes")
         if self.s_range is not None and not 0 < self.s_range[0] < self.s_range[1]:
             raise InputError(f"s_range takes 0 < s_min < s_max; got {self.s_range}.")
         d = int(torch.Size(self.backbone_.shape).numel())

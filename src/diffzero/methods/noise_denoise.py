@@ -75,14 +75,8 @@ class _NoiseDenoise(RowMethod):
         return n_labels * self.draws * executed * self._per_call()
 
     def _check_options(self) -> None:
-        for name, allowed in (("sampler", SAMPLERS), ("distance", DISTANCES)):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
-                )
-        for name in ("steps", "draws"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        self._check_choices(sampler=SAMPLERS, distance=DISTANCES)
+        self._check_at_least_one("steps", "draws")
         levels = self._levels()
         if not levels or not all(0 < level <= 1 for level in levels):
             raise InputError(f"A level lies in (0, 1]; got {levels}.")
