@@ -48,10 +48,10 @@ def test_encode_decode_counts_its_evaluations(model):
 
 def test_knn_and_interpolation(model, tmp_path):
     numbers = reproduce("knn", setting(model, tmp_path, 6))
-    assert set(numbers["inlier"]) == set(range(2, 10)) and set(numbers["outlier"]) == set(
-        range(1, 10)
-    )
-    assert all(0 <= line["accuracy"] <= 1 for line in numbers["outlier"].values())
+    assert set(numbers["inlier, guidance 1"]) == set(range(2, 10))
+    assert set(numbers["outlier, guidance 3"]) == set(range(1, 10))
+    assert numbers["evals_by_guidance"] == {"1": 250, "3": 500}
+    assert numbers["outlier, guidance 3"][2]["accuracy"] > 0.5
     numbers = reproduce("interpolate", setting(model, tmp_path, 30))
     rms = numbers["rms_of_the_ends"]
     assert rms["true-true"] < 0.02 and rms["false-false"] < 0.02 < rms["true-false"]

@@ -4,7 +4,15 @@
     d_c = mean (or the last) of the k smallest ||z_c - z_j||, j != c.
 
 The paper's section 5.1 says that the latent of the true class is the outlier (`logit = d_c`); its
-Algorithm 2, as printed, takes the smallest distance (`logit = -d_c`). Both are here.
+Algorithm 2, as printed, takes the smallest distance (`logit = -d_c`). Both are here. The outlier is
+the right reading, and it needs classifier-free guidance: without it the latents of false labels lie
+as far from each other as from the true one. On the 360 digits of `digits-ddpm`, k = 2, accuracy
+with its 95 % Wilson interval:
+
+| guidance | outlier             | inlier           |
+|----------|---------------------|------------------|
+| 1 (none) | 22.2 % [18.2, 26.8] | 1.4 % [0.6, 3.2] |
+| 3        | 85.3 % [81.2, 88.6] | 0.3 % [0.0, 1.6] |
 
 References:
     Song et al., Denoising Diffusion Implicit Models, 2021. https://arxiv.org/abs/2010.02502
@@ -40,7 +48,8 @@ class LatentKNN(RowMethod):
         pick: `outlier` or `inlier`.
         reduce: `mean` over the k distances, or the `kth`.
         template: One prompt with `{}` for the label; the backbone's own if None.
-        guidance: Scale of classifier-free guidance; 1 is none.
+        guidance: Scale of classifier-free guidance; 1 is none. About 3 is needed to classify well,
+            where the model has a null class.
         temperature: See `Classifier`.
         priors: See `Classifier`.
         seed: Unused: the flow is deterministic.

@@ -152,22 +152,25 @@ def plan(model: Any, level: float) -> list[tuple[Any, str]]:
         (NoiseDenoise(model, level=level, draws=4), f"level {level:g}, 4 draws"),
         (NoiseDenoiseVote(model), "levels 0.3 to 0.7"),
         (LatentKNN(model), "outlier, k = 2"),
+        (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
     ]
 
 
 def measure_all(
     model: Any, level: float, labelled: data.Labelled, log: Callable[[str], None]
 ) -> list[Line]:
-    """A line for each method of `plan`, and one for the other reading of latent kNN."""
+    """A line for each method of `plan`, and one for the other reading of each latent kNN."""
     lines = []
     for classifier, settings in plan(model, level):
         scores, seconds = _timed(classifier, labelled)
         lines.append(_line(classifier, scores, labelled.labels, settings, seconds))
         log(str(asdict(lines[-1])))
-    # The inlier's logits are minus the outlier's: the latents need not be encoded again.
-    scores = Scores(-scores.logits, scores.evals)
-    lines.append(_line(classifier, scores, labelled.labels, "inlier, k = 2", seconds))
-    log(str(asdict(lines[-1])))
+        if isinstance(classifier, LatentKNN):
+            # The inlier's logits are minus the outlier's: the latents need not be encoded again.
+            other = Scores(-scores.logits, scores.evals)
+            words = settings.replace("outlier", "inlier")
+            lines.append(_line(classifier, other, labelled.labels, words, seconds))
+            log(str(asdict(lines[-1])))
     return lines
 
 
@@ -188,6 +191,7 @@ def _line(
     calibrated = classifier.temperature_in_use() != 1
     own = scores.details.get("bits_per_dim")
     n = len(right)
+    low, high = wilson(int(right.sum()), n)
     return Line(
         classifier.method,
         settings,
@@ -197,7 +201,8 @@ def _line(
         0 if scores.vjps is None else round(float(scores.vjps.mean())),
         seconds,
         int(right.sum()),
-        *wilson(int(right.sum()), n),
+        float(low),
+        float(high),
         None if own is None else float(own[np.arange(n), labels].mean()),
     )
 
