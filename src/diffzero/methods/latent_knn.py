@@ -4,10 +4,10 @@
     d_c = mean (or the last) of the k smallest ||z_c - z_j||, j != c.
 
 The paper's section 5.1 says that the latent of the true class is the outlier (`logit = d_c`); its
-Algorithm 2, as printed, takes the smallest distance (`logit = -d_c`). Both are here. The outlier is
-the right reading, and it needs classifier-free guidance: without it the latents of false labels lie
-as far from each other as from the true one. On the 360 digits of `digits-ddpm`, k = 2, accuracy
-with its 95 % Wilson interval:
+Algorithm 2, as printed, takes the smallest distance (`logit = -d_c`). Both are here. The outlier
+is the right reading, and it needs classifier-free guidance: without it the latents of false
+labels lie as far from each other as from the true one. On the 360 digits of `digits-ddpm`, k = 2,
+accuracy with its 95 % Wilson interval:
 
 | guidance | outlier             | inlier           |
 |----------|---------------------|------------------|
