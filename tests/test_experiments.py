@@ -63,6 +63,14 @@ def test_likelihood_table_pairs_probes(model, tmp_path):
     assert numbers["paired"]["margin_std"] < numbers["unpaired"]["margin_std"]
 
 
+def test_table_counts_every_method(model, tmp_path):
+    numbers = reproduce("cifar10-table", setting(model, tmp_path, 3))
+    evals = {(m["method"], m["settings"]): m["evals"] for m in numbers["lines"]}
+    assert len(evals) == 10 and evals["elbo", "32 draws"] == 320
+    assert evals["noise-denoise", "level 0.3, 4 draws"] == 10 * 4 * 6
+    assert numbers["lines"][1]["correct"] >= 2
+
+
 def test_inception_score_of_known_tables(model, tmp_path):
     assert inception_score(np.eye(4)) == pytest.approx(4)
     assert inception_score(np.full((5, 4), 0.25)) == pytest.approx(1)
