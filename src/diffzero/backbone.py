@@ -164,6 +164,11 @@ class Backbone(ABC):
         return max(8, min(64, 2**15 // numel))
 
 
+def as_column(scale: Tensor, like: Tensor) -> Tensor:
+    """One number a row `[b]`, shaped and typed to multiply `like` `[b, ...]`."""
+    return scale.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
 def guided(
     backbone: Backbone, x_t: Tensor, t: Tensor, cond: Condition, empty: Condition, guidance: float
 ) -> Tensor:

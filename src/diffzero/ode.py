@@ -32,7 +32,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, Condition, guided
+from .backbone import Backbone, Condition, as_column, guided
 from .errors import InputError
 from .schedule import Schedule
 
@@ -69,7 +69,7 @@ def eps_of(
     """`eps_hat` at `x_t = alpha xbar` and the time at which sigma / alpha is s."""
     lam = torch.full((len(xbar),), -2 * log_s, dtype=torch.float64, device=xbar.device)
     t = backbone.schedule.time(lam)
-    alpha = backbone.schedule(t)[0].to(xbar.dtype).view(-1, *[1] * (xbar.ndim - 1))
+    alpha = as_column(backbone.schedule(t)[0], xbar)
     if guidance == 1.0 or empty is None:
         return backbone.forward(alpha * xbar, t, cond).eps
     blank = empty[torch.zeros(len(xbar), dtype=torch.long, device=xbar.device)]

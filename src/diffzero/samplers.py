@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, Condition, guided
+from .backbone import Backbone, Condition, as_column, guided
 from .errors import InputError
 from .schedule import DiscreteSchedule
 
@@ -47,7 +47,7 @@ def _prediction(
     else:
         blank = empty[torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)]
         eps = guided(backbone, x_t, times, cond, blank, guidance)
-        alpha, sigma = (_column(v, x_t) for v in backbone.schedule(times))
+        alpha, sigma = (as_column(v, x_t) for v in backbone.schedule(times))
         x = (x_t - sigma * eps) / alpha
     if backbone.clip is not None:
         x = x.clamp(-backbone.clip, backbone.clip)
@@ -92,7 +92,7 @@ def denoise(
         if there is None:
             return x
         alpha, sigma = backbone.schedule(torch.tensor([there], device=x_t.device))
-        x_t = _column(alpha, x_t) * x + _column(sigma, x_t) * eps
+        x_t = as_column(alpha, x_t) * x + as_column(sigma, x_t) * eps
     raise AssertionError("steps is at least 1")
 
 
@@ -127,7 +127,3 @@ def _dpm(
         x, _ = _prediction(backbone, x_t, (int(n) + 1) / schedule.steps, cond, guidance, empty)
         x_t = scheduler.step(x, n, x_t).prev_sample
     return x_t
-
-
-def _column(scale: Tensor, like: Tensor) -> Tensor:
-    return scale.to(like.dtype).view(-1, *[1] * (like.ndim - 1))

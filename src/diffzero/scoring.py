@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, Condition, guided
+from .backbone import Backbone, Condition, as_column, guided
 from .noise import gaussian
 
 Loss = Literal["l2", "l1"]
@@ -92,7 +92,7 @@ def denoising_errors(
         eps = torch.from_numpy(draws).to(backbone.device, backbone.dtype)
         image, draw = pairs.T
         t = torch.from_numpy(time_of(image, draw)).to(backbone.device)
-        alpha, sigma = (_column(s, eps) for s in backbone.schedule(t))
+        alpha, sigma = (as_column(s, eps) for s in backbone.schedule(t))
         x_t = alpha * x_0[torch.from_numpy(image).to(x_0.device)] + sigma * eps
         index = torch.from_numpy(expand).to(backbone.device)
         x_rows, t_rows = x_t[index], t[index]
@@ -116,10 +116,6 @@ def _batches(jobs: Jobs, rows: int) -> Iterator[tuple[slice, np.ndarray, np.ndar
         fresh = np.ones(len(both), dtype=bool)
         fresh[1:] = (both[1:] != both[:-1]).any(1)  # neighbours share their x_t
         yield chunk, both[fresh], np.cumsum(fresh) - 1
-
-
-def _column(scale: Tensor, like: Tensor) -> Tensor:
-    return scale.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 def _distance(eps_hat: Tensor, eps: Tensor, loss: Loss) -> Tensor:

@@ -96,7 +96,9 @@ class _NoiseDenoise(RowMethod):
         """Distances `[r, levels, draws]`."""
         levels = self._levels()
         out = np.empty((len(rows.image), len(levels), self.draws))
-        original = self._view(self.backbone_.decode(rows.x_0))
+        # Decoded once an image, not once a class.
+        _, first, place = np.unique(rows.image, return_index=True, return_inverse=True)
+        original = self._view(self.backbone_.decode(rows.x_0[first]))[place]
         for i, level in enumerate(levels):
             for draw in range(self.draws):
                 y = self._returned(rows, level, i * self.draws + draw)

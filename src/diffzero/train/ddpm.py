@@ -59,7 +59,7 @@ PRESETS = {
     },
     "cifar10-ddpm": {
         "cpu": Preset(32, 3, (32, 64, 96), (False, False, True), 64),
-        # 9.6 M weights, 19 MB in fp16.
+        # 9.3 M weights, 19 MB in fp16.
         "gpu": Preset(32, 3, (96, 160, 192), (False, True, True), 512, fast=True),
     },
 }
