@@ -135,6 +135,9 @@ def train(
     measure: Annotated[bool, typer.Option(help="End with accuracies and a model card.")] = True,
     limit: Annotated[int, typer.Option(help="Validation images to measure on.")] = 1000,
     preset: Annotated[str | None, typer.Option(help="cpu or gpu; by device if unset.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Pixel models: a card or folder to start from.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -151,7 +154,12 @@ def train(
     if not sources:
         raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
     place = str(_device(device))
-    recipes()[recipe](sources, out, minutes, device=place, seed=seed, preset=preset, log=note)
+    options = {"init": init} if pixels else {}
+    if init is not None and not pixels:
+        raise InputError(f"{recipe} starts from nothing; --init serves {', '.join(PRESETS)}.")
+    recipes()[recipe](
+        sources, out, minutes, device=place, seed=seed, preset=preset, log=note, **options
+    )
     if measure:
         write_card = ddpm_card.write_card if pixels else report.write_card
         write_card(recipe, out, sources, minutes=minutes, seed=seed, limit=limit, log=note)

@@ -103,6 +103,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     preset: str | None = None,
+    init: str | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train and save a `DDPMPipeline` folder under `out`; run again to resume.
@@ -115,10 +116,11 @@ def train(
         device: `cpu` or `cuda`.
         seed: Of initial weights and batches.
         preset: `cpu` or `gpu`; the one made for the device if None.
+        init: Card name or folder of a model of this recipe and preset to start from.
         log: Called with lines of progress.
 
     Raises:
-        InputError: more than one data set, or an unknown preset.
+        InputError: more than one data set, an unknown preset, weights that do not fit.
     """
     name = preset or ("cpu" if torch.device(device).type == "cpu" else "gpu")
     if name not in PRESETS[recipe]:
@@ -130,6 +132,8 @@ def train(
     labelled = held_out(data.load(sources[0], size.side))[0]
     unet = build_unet(size, len(labelled.classes)).to(device, memory_format=torch.channels_last)
     log(f"unet {sum(p.numel() for p in unet.parameters()):,} weights")
+    if init is not None:
+        _start_from(unet, init)
     result = loop.fit(
         unet,
         _loss(unet, labelled, size, device),
@@ -142,6 +146,20 @@ def train(
     )
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     save(unet, out)
+
+
+def _start_from(unet: Any, init: str) -> None:
+    from ..backbones.ddpm import DDPM
+    from ..loading import load
+
+    model = load(init, device=str(unet.device), dtype="float32")
+    try:
+        unet.load_state_dict(model.unet.state_dict() if isinstance(model, DDPM) else {})
+    except RuntimeError:
+        raise InputError(
+            f"{init}: its weights do not fit this recipe's network. Start from a model of the "
+            "same recipe and preset, or from nothing."
+        ) from None
 
 
 def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> Any:
