@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import binomtest
 
 from ..errors import InputError
 
@@ -83,3 +84,17 @@ def percent(correct: int, n: int) -> str:
     """`89.2 % [87.1, 91.0] of 1,000`."""
     low, high = wilson(correct, n)
     return f"{100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n:,}"
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p of McNemar's test: are two classifiers equally often right?
+
+    Args:
+        only_first: Images that only the first has right.
+        only_second: Images that only the second has right.
+
+    References:
+        McNemar, Note on the Sampling Error of the Difference Between Correlated Proportions, 1947.
+    """
+    n = only_first + only_second
+    return float(binomtest(only_first, n).pvalue) if n else 1.0
