@@ -31,7 +31,7 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Option("--model", help="Card name, folder or hub id.")]
 Seed = Annotated[int, typer.Option(help="Seed of the images' noise.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
 BatchSize = Annotated[int | None, typer.Option(help="Rows a network call.")]
 IMAGE_SUFFIXES = {
@@ -78,7 +78,9 @@ def classify(
     options |= {} if shortlist else outer
     classifier = build(model, method, options, device, dtype, allow_pickle, resolution)
     if shortlist is not None:
-        classifier = shortened(classifier, shortlist, device, outer)
+        classifier = shortened(
+            classifier, shortlist, outer, device=device, dtype=dtype, allow_pickle=allow_pickle
+        )
     classifier.fit(names)
     failed = 0
     emit = emit_json if as_json else emit_text
@@ -195,7 +197,7 @@ def reproduce(
     device: Device = "auto",
 ) -> None:
     """Run an experiment of the paper; write a picture and a JSON of its numbers."""
-    from .experiments import EXPERIMENTS, Setting, default_model
+    from .experiments import EXPERIMENTS, ON_TEXT, Setting, default_model
     from .experiments import reproduce as run_experiment
 
     if name is None:
@@ -216,7 +218,8 @@ def reproduce(
             f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
             "Give the images that it was trained for."
         )
-    numbers = run_experiment(name, Setting(backbone, images, train, out, limit, seed, clip))
+    rival = load(clip, device=device) if name in ON_TEXT else None
+    numbers = run_experiment(name, Setting(backbone, images, train, out, limit, seed, rival))
     if "verdict" in numbers:
         note(numbers["verdict"])
     print(f"{out / name}.png  {out / name}.json")
@@ -337,7 +340,7 @@ def build(
     return make(method or fitting, loaded, options)
 
 
-def shortened(classifier: Any, shortlist: str, device: str, options: dict[str, Any]) -> Any:
+def shortened(classifier: Any, shortlist: str, options: dict[str, Any], **place: Any) -> Any:
     """The classifier behind a CLIP model that keeps its best labels, from `MODEL:N`."""
     from .loading import load
     from .methods.clip import CLIP
@@ -346,7 +349,7 @@ def shortened(classifier: Any, shortlist: str, device: str, options: dict[str, A
     model, _, keep = shortlist.rpartition(":")
     if not model or not keep.isdigit():
         raise InputError(f"--shortlist takes MODEL:N, such as tiny-clip:5; got {shortlist!r}.")
-    first = CLIP(load(model, device=device))
+    first = CLIP(load(model, **place))
     return Shortlist(first, classifier, int(keep), seed=classifier.seed, **options)
 
 

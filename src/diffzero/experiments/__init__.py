@@ -144,6 +144,45 @@ def example(axis: Any, setting: Setting, i: int, guesses: dict[str, Any]) -> Non
     axis.text(0.5, -0.05, "\n".join(lines), size=7, **below)
 
 
+def canvas(width: float, height: float) -> Any:
+    """An empty figure, for grids of unequal cells."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=(width, height), dpi=110)
+
+
+def parted(
+    fig: Any, grid: Any, first: int, setting: Setting, groups: dict[str, Any], guesses: Any
+) -> None:
+    """A row of examples for each group of image numbers, from column `first` of the grid on."""
+    columns = grid.ncols - first
+    for line, (title, picks) in enumerate(groups.items()):
+        for column in range(columns):
+            cell = fig.add_subplot(grid[line, column + first])
+            cell.set_axis_off()
+            if column == 0:
+                cell.set_title(title, size=9, loc="left", pad=14)
+            if column < len(picks):
+                example(cell, setting, picks[column], guesses)
+
+
+def bars(axis: Any, right: dict[str, Any], colours: list[str], names: list[str]) -> None:
+    """Accuracies with 95 % Wilson intervals; `right` holds bool `[n]` of each classifier."""
+    import numpy as np
+
+    from ..evaluate.metrics import wilson
+
+    means = np.array([r.mean() for r in right.values()])
+    low, high = np.array([wilson(int(r.sum()), len(r)) for r in right.values()]).T
+    axis.bar(names, means, yerr=[means - low, high - means], capsize=4, color=colours)
+    for i, mean in enumerate(means):
+        axis.text(i, 0.03, f"{100 * mean:.0f} %", ha="center", color="white", size=9)
+    axis.set(ylim=(0, 1))
+
+
 def spread(labels: Any, n: int) -> list[int]:
     """The first image of each of the first n classes that occur."""
     first = {int(label): i for i, label in reversed(list(enumerate(labels)))}
