@@ -156,13 +156,35 @@ def test_disagreement_adds_up(text_setting, tmp_path):
 def test_text_table_measures_every_plan(text_setting, tmp_path, monkeypatch):
     from diffzero.experiments import text_table
 
-    chosen = ("elbo, 32 draws", "cross-attention", "weighted, one step", "clip")
+    chosen = ("elbo, 16 draws", "cross-attention", "weighted, one step", "clip")
     monkeypatch.setattr(text_table, "PLAN", {n: text_table.PLAN[n] for n in chosen})
     numbers = reproduce("text-table", text_setting(tmp_path, 2))
     lines = numbers["lines"]
-    assert lines["elbo, 32 draws"]["evals"] == 320 and lines["clip"]["evals"] == 1
+    assert lines["elbo, 16 draws"]["evals"] == 160 and lines["clip"]["evals"] == 1
     assert lines["weighted, one step"]["vjps"] == lines["weighted, one step"]["evals"] == 32
     assert all(line["seconds"] > 0 and line["peak_mib"] >= 0 for line in lines.values())
+
+
+def test_text_table_goes_on_where_it_stopped(text_setting, tmp_path, monkeypatch):
+    from diffzero.experiments import text_table
+
+    plan = {"a": ("weighted", {"steps": 1, "draws": 2}), "clip": ("clip", {})}
+    monkeypatch.setattr(text_table, "PLAN", plan)
+    measured, measure = [], text_table.measure
+
+    def counted(setting, method, options):
+        if method == "clip" and len(measured) == 1:
+            measured.append("stopped")
+            raise KeyboardInterrupt
+        measured.append(method)
+        return measure(setting, method, options)
+
+    monkeypatch.setattr(text_table, "measure", counted)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("text-table", text_setting(tmp_path, 2))
+    numbers = reproduce("text-table", text_setting(tmp_path, 2))
+    assert measured == ["weighted", "stopped", "clip"] and set(numbers["lines"]) == {"a", "clip"}
+    assert not (tmp_path / "text-table.partial").exists()
 
 
 def test_experiments_refuse_the_wrong_kind_of_model(model, tmp_path):

@@ -62,7 +62,10 @@ def _check_kind(method: str, option: str, value: Any, default: Any) -> None:
         (tuple, "several numbers, such as (0.3, 0.5)"),
     ):
         if isinstance(default, kinds):
-            fits = (tuple, list) if kinds is tuple else kinds
-            if not isinstance(value, fits):
+            if kinds is str:  # a word may also be a model in memory
+                fits = not isinstance(value, bool | Real | tuple | list)
+            else:
+                fits = isinstance(value, (tuple, list) if kinds is tuple else kinds)
+            if not fits:
                 raise InputError(f"{option} of {method} takes {wanted}; got {value!r}.")
             return
