@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import DiffzeroError, InputError
+from .evaluate.commands import register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -231,6 +232,8 @@ def methods() -> None:
         rows.append((name, method_class(name).__name__, doc[0].strip(), text))
     print_table(["method", "class", "what", "cost"], rows)
 
+
+register(app)
 
 # -- what the commands are made of -------------------------------------------------------------
 

@@ -1,6 +1,12 @@
-"""Accuracy with its interval, calibration, and the temperature that mends it."""
+"""Accuracy with its interval, calibration, and the temperature that mends it.
+
+Predictions are columns of an array; `reorder` brings the columns of two classifiers together by
+name.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -83,3 +89,103 @@ def percent(correct: int, n: int) -> str:
     """`89.2 % [87.1, 91.0] of 1,000`."""
     low, high = wilson(correct, n)
     return f"{100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n:,}"
+
+
+def reorder(classes: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Columns of `classes` in the order of `wanted`: `table[:, reorder(a, b)]`, int64 `[k]`.
+
+    Raises:
+        InputError: the two name different classes.
+    """
+    place = {name: i for i, name in enumerate(classes)}
+    if set(place) != set(wanted):
+        odd = sorted(set(place) ^ set(wanted))
+        raise InputError(
+            f"The two have different classes: {', '.join(odd[:5])}"
+            f"{', ...' if len(odd) > 5 else ''} are in one only. Compare runs of the same classes."
+        )
+    return np.array([place[name] for name in wanted], dtype=np.int64)
+
+
+def top_k(proba: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Whether the label is among the k most probable classes, bool `[n]`.
+
+    Of classes with equal probability the later columns rank first, as in scikit-learn's
+    `top_k_accuracy_score`; for k = 1 the first does, as in `argmax`.
+    """
+    if k == 1:
+        return proba.argmax(1) == labels
+    best = np.argsort(proba, axis=1, kind="stable")[:, -k:]
+    return (best == labels[:, None]).any(1)
+
+
+def per_class(right: np.ndarray, labels: np.ndarray, k: int) -> list[tuple[float | None, int]]:
+    """Recall and number of images of each class; recall is None without images."""
+    counts = np.bincount(labels, minlength=k)
+    hits = np.bincount(labels, right.astype(float), minlength=k)
+    return [(float(h / c) if c else None, int(c)) for h, c in zip(hits, counts, strict=True)]
+
+
+def mean_per_class(right: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Mean recall over the classes that have images: balanced accuracy."""
+    counts = np.bincount(labels, minlength=k)
+    hits = np.bincount(labels, right.astype(float), minlength=k)
+    return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, k: int) -> np.ndarray:
+    """Counts of (true, predicted), int64 `[k, k]`."""
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, predicted, labels=np.arange(k))
+
+
+def likelihood_losses(proba: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`-log p[label]` of every image in nats, clipped at the smallest float64."""
+    chosen = proba[np.arange(len(labels)), labels]
+    return -np.log(np.maximum(chosen, np.finfo(float).tiny))
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """See `expected_calibration_error`; 0 without images."""
+    return expected_calibration_error(confidence, right) if len(right) else 0.0
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], n: int, seed: int = 0, resamples: int | None = None
+) -> tuple[float, float]:
+    """95 % percentile interval of a statistic over resampled images.
+
+    Args:
+        statistic: Takes positions of images, int64 `[n]`, with repeats.
+        n: Images.
+        seed: Of the resampling, so that the same run has the same interval.
+        resamples: How many; if None 1,000, fewer where n is so large that the interval is
+            narrow anyway.
+
+    References:
+        Efron, Bootstrap Methods: Another Look at the Jackknife, 1979.
+    """
+    count = resamples or int(np.clip(50_000_000 // max(1, n), 100, 1000))
+    generator = np.random.default_rng(seed)
+    values = [statistic(generator.integers(0, n, n)) for _ in range(count)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided McNemar test: p of so uneven a split of the images where just one is right.
+
+    Under the null hypothesis each such image is a fair coin.
+
+    Args:
+        only_first: Images that only the first classifier has right.
+        only_second: Images that only the second has right.
+
+    References:
+        McNemar, Note on the sampling error of the difference between correlated proportions, 1947.
+    """
+    from scipy.stats import binomtest
+
+    n = only_first + only_second
+    return float(binomtest(only_first, n, 0.5).pvalue) if n else 1.0

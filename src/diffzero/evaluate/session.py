@@ -1,0 +1,229 @@
+"""One call of `diffzero evaluate`: from what the user typed to a summary."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..errors import InputError
+from . import config as configuration
+from .corrupt import parse_corruption
+from .data import Dataset, parse_subset
+from .draws import DrawParts
+from .names import read_names, read_templates
+from .run import Scorer, first_chunk, pending, run
+from .sources import open_data
+from .store import RunStore
+from .summary import read_run, summarise
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Which images and words; the options of the command of the same names."""
+
+    source: str
+    split: str | None
+    limit: int | None
+    subset: str | None
+    classes: str | None
+    template: list[str] | None
+    corrupt: str | None
+    image_column: str | None
+    label_column: str | None
+
+    def open(self, seed: int) -> Dataset:
+        """The chosen images with the names that prompts use."""
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit must be at least 1; got {self.limit}.")
+        balanced = parse_subset(self.subset)
+        chosen = read_names(self.classes) if self.classes else None
+        dataset = open_data(self.source, self.split, self.image_column, self.label_column)
+        dataset = dataset.rename(chosen).choose(self.limit, balanced, seed)
+        usable = [e for e in dataset.examples if e.problem is None]
+        if not usable:
+            first = dataset.examples[0].problem if dataset.examples else "nothing was chosen."
+            raise InputError(f"{self.source}: no image can be used. The first: {first}")
+        return dataset
+
+    def described(self) -> dict[str, Any]:
+        """For `config.json`."""
+        return {"limit": self.limit, "subset": self.subset, "corrupt": self.corrupt}
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model and method; the options of the command of the same names."""
+
+    model: str
+    method: str | None
+    settings: list[str] | None
+    device: str
+    dtype: str | None
+    batch_size: int | None
+    allow_pickle: bool
+    seed: int
+
+    def build(
+        self, names: list[str], template: list[str] | None, device: str | None = None
+    ) -> Any:
+        """A fitted classifier."""
+        from ..cli import build, parse_settings
+
+        options: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
+        # Only ensembling methods take lists.
+        options |= (
+            {"template": template[0] if len(template) == 1 else template} if template else {}
+        )
+        options |= parse_settings(self.settings)
+        classifier = build(
+            self.model, self.method, options, device or self.device, self.dtype, self.allow_pickle
+        )
+        return classifier.fit(names)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the run lies and who does it; the options of the command of the same names."""
+
+    out: Path
+    workers: int | None
+    ray: str | None
+    gpus_per_worker: float | None
+
+
+def evaluate_command(
+    data: DataChoice,
+    model: ModelChoice,
+    place: Place,
+    *,
+    keep_draws: bool,
+    retry_errors: bool,
+    as_json: bool,
+) -> None:
+    """Run, or go on with, an evaluation; print its accuracy and write its summary.
+
+    Raises:
+        InputError: anything unusable.
+        typer.Exit: with 2, after all else is done, if images could not be used.
+    """
+    from ..cli import note
+
+    corruption = parse_corruption(data.corrupt, model.seed)
+    dataset = data.open(model.seed)
+    template = read_templates(data.template, "{}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        classifier = model.build(dataset.classes, template)
+    warned = [str(w.message) for w in caught if "never saw the words" in str(w.message)]
+    for text in warned:
+        note(f"warning: {text}")
+    scorer = Scorer(classifier, corruption, keep_draws)
+    config = configuration.make_config(
+        dataset, classifier, model.model,
+        chosen=data.described(), keep_draws=keep_draws, warned=warned,
+    )  # fmt: skip
+    with RunStore(place.out, config, retry_errors) as store:
+        todo = len(pending(dataset, store))
+        announce(dataset, classifier, todo, note)
+        if todo:
+            (place.out / "summary.json").unlink(missing_ok=True)
+            began = time.perf_counter()
+            work = _scoring(scorer, model, place, dataset.classes, template)
+            try:
+                _go(dataset, store, work, classifier, todo)
+            finally:
+                store.session(_session(classifier, todo, time.perf_counter() - began))
+        DrawParts(place.out).join()
+        result = summarise(read_run(place.out))
+        store.finish(result)
+    _say(result, place.out, as_json)
+    if result["errors"]:
+        note(
+            f"{result['errors']} of {result['expected']} images could not be used; the others are "
+            f"done. See records.jsonl; --retry-errors does them again."
+        )
+        raise typer.Exit(2)
+
+
+def announce(dataset: Dataset, classifier: Any, todo: int, note: Callable[[str], None]) -> None:
+    """What is about to happen, and what it costs."""
+    done = len(dataset.examples) - todo
+    each = classifier.count_evals(len(dataset.classes))
+    note(
+        f"{len(dataset.examples):,} images of {dataset.name}"
+        + (f" ({dataset.split})" if dataset.split else "")
+        + f", {len(dataset.classes)} classes, {classifier.method} on {classifier.backbone_.name}: "
+        + (f"{done:,} are done, " if done else "")
+        + f"{todo * each:,} evaluations to do"
+    )
+
+
+def _scoring(
+    scorer: Scorer,
+    model: ModelChoice,
+    place: Place,
+    names: list[str],
+    template: list[str] | None,
+) -> tuple[Callable[[Iterable], Iterable], bool]:
+    """How chunks are scored, and whether that happens between two chunks."""
+    if place.workers is None and place.ray is None:
+        return (lambda chunks: map(scorer, chunks)), True
+    from .cluster import Pool
+
+    pool = Pool(
+        model, names, template, scorer.corruption, scorer.keep_draws,
+        workers=place.workers, address=place.ray, gpus=place.gpus_per_worker,
+    )  # fmt: skip
+    return pool.score, False
+
+
+def _go(dataset: Dataset, store: RunStore, work: tuple, classifier: Any, todo: int) -> None:
+    from ..cli import progress_bar
+
+    score, local = work
+    evals = classifier.count_evals(len(dataset.classes))
+    backbone = classifier.backbone_
+    rows = classifier.batch_size or (
+        backbone.default_batch_size() if hasattr(backbone, "default_batch_size") else 256
+    )
+    # Workers get smaller chunks than one process grows to: a killed one loses little.
+    first = first_chunk(evals, rows) if local else max(1, min(32, todo // 16))
+    with progress_bar(todo * evals) as advance:
+        run(
+            dataset, store, score, first=first, grow=local,
+            advance=lambda images: advance(images * evals),
+        )  # fmt: skip
+
+
+def _session(classifier: Any, todo: int, seconds: float) -> dict[str, Any]:
+    device = classifier.backbone_.device
+    return {
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": configuration.command(),
+        "images_to_do": todo,
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": configuration.peak_memory(device),
+        "versions": configuration.versions(),
+        "machine": configuration.machine(device),
+    }
+
+
+def _say(result: dict[str, Any], out: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    from ..cli import print_table
+
+    rows = [
+        (name, f"{result['metrics'][name]:.4f}", f"[{low:.4f}, {high:.4f}]")
+        for name, (low, high) in result["intervals"].items()
+    ]
+    print_table([f"{result['images']:,} images", "value", "95 % interval"], rows)
+    print(f"{out}")
