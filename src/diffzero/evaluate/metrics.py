@@ -6,7 +6,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -14,8 +14,10 @@ from scipy.special import log_softmax
 
 from ..errors import InputError
 
+BINS = 15
 
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+
+def wilson(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95 % interval of a proportion, in [0, 1].
 
         (p + z^2/2n -+ z sqrt(p (1-p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
@@ -33,7 +35,12 @@ def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return (middle - half) / (1 + zz), (middle + half) / (1 + zz)
 
 
-def expected_calibration_error(proba: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+def bin_of(proba: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Number of the equal-width bin over [0, 1] of each probability, int64 `[n]`."""
+    return np.clip(np.ceil(proba * bins).astype(int) - 1, 0, bins - 1)
+
+
+def expected_calibration_error(proba: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
     """Mean gap between confidence and accuracy over equal-width bins, weighted by their counts.
 
     Args:
@@ -45,8 +52,7 @@ def expected_calibration_error(proba: np.ndarray, correct: np.ndarray, bins: int
         Guo et al., On Calibration of Modern Neural Networks, 2017.
         https://arxiv.org/abs/1706.04599
     """
-    index = np.clip(np.ceil(proba * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(index, proba - correct, minlength=bins)
+    gap = np.bincount(bin_of(proba, bins), proba - correct, minlength=bins)
     return float(np.abs(gap).sum() / len(proba))
 
 
@@ -144,33 +150,6 @@ def likelihood_losses(proba: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """`-log p[label]` of every image in nats, clipped at the smallest float64."""
     chosen = proba[np.arange(len(labels)), labels]
     return -np.log(np.maximum(chosen, np.finfo(float).tiny))
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """See `expected_calibration_error`; 0 without images."""
-    return expected_calibration_error(confidence, right) if len(right) else 0.0
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], float], n: int, seed: int = 0, resamples: int | None = None
-) -> tuple[float, float]:
-    """95 % percentile interval of a statistic over resampled images.
-
-    Args:
-        statistic: Takes positions of images, int64 `[n]`, with repeats.
-        n: Images.
-        seed: Of the resampling, so that the same run has the same interval.
-        resamples: How many; if None 1,000, fewer where n is so large that the interval is
-            narrow anyway.
-
-    References:
-        Efron, Bootstrap Methods: Another Look at the Jackknife, 1979.
-    """
-    count = resamples or int(np.clip(50_000_000 // max(1, n), 100, 1000))
-    generator = np.random.default_rng(seed)
-    values = [statistic(generator.integers(0, n, n)) for _ in range(count)]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -54,7 +54,8 @@ class DataChoice:
 
     def described(self) -> dict[str, Any]:
         """For `config.json`."""
-        return {"limit": self.limit, "subset": self.subset, "corrupt": self.corrupt}
+        names = ("limit", "subset", "corrupt", "image_column", "label_column")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .intervals import calibration_interval, mean_interval, mean_per_class_interval
 from .metrics import (
-    bootstrap,
-    calibration_error,
+    expected_calibration_error,
     likelihood_losses,
     mean_per_class,
     per_class,
@@ -91,18 +90,22 @@ def metrics_of(proba: np.ndarray, labels: np.ndarray, k: int) -> dict[str, Any]:
     for name, right in hits.items():
         low, high = wilson(int(right.sum()), n)
         table[name] = {"value": float(right.mean()), "low": low, "high": high}
-    right = hits["acc1"]
-    confidence = proba.max(1)
+    right, confidence = hits["acc1"], proba.max(1)
     losses = likelihood_losses(proba, labels)
-    others: dict[str, Callable[[np.ndarray], float]] = {
-        "mean_per_class_recall": lambda i: mean_per_class(right[i], labels[i], k),
-        "nll": lambda i: float(losses[i].mean()),
-        "ece": lambda i: calibration_error(confidence[i], right[i]),
-    }
-    everything = np.arange(n)
-    for name, statistic in others.items():
-        low, high = bootstrap(statistic, n)
-        table[name] = {"value": statistic(everything), "low": low, "high": high}
+    for name, value, (low, high) in (
+        (
+            "mean_per_class_recall",
+            mean_per_class(right, labels, k),
+            mean_per_class_interval(right, labels, k),
+        ),
+        ("nll", float(losses.mean()), mean_interval(losses)),
+        (
+            "ece",
+            expected_calibration_error(confidence, right),
+            calibration_interval(confidence, right),
+        ),
+    ):
+        table[name] = {"value": value, "low": low, "high": high}
     return table
 
 
