@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,22 +126,29 @@ def evaluate_command(
     warned = [str(w.message) for w in caught if "never saw the words" in str(w.message)]
     for text in warned:
         note(f"warning: {text}")
-    scorer = Scorer(classifier, corruption, keep_draws)
+    scorer: Scorer | None = Scorer(classifier, corruption, keep_draws)
     config = configuration.make_config(
         dataset, classifier, model.model,
         chosen=data.described(), keep_draws=keep_draws, warned=warned,
     )  # fmt: skip
+    plan = Plan.of(classifier)
     with RunStore(place.out, config, retry_errors) as store:
         todo = len(pending(dataset, store))
-        announce(dataset, classifier, todo, note)
+        announce(dataset, config, todo, note)
         if todo:
             (place.out / "summary.json").unlink(missing_ok=True)
             began = time.perf_counter()
-            work = _scoring(scorer, model, place, dataset.classes, template)
+            work: Any
+            if place.workers is None and place.ray is None:
+                work, local = partial(map, scorer), True
+            else:
+                work, local = _pool(scorer, model, place, dataset.classes, template), False
+                classifier = scorer = None  # the workers hold the model; free its memory here
+                free(plan.device)
             try:
-                _go(dataset, store, work, classifier, todo)
+                _go(dataset, store, work, plan, todo, local)
             finally:
-                store.session(_session(classifier, todo, time.perf_counter() - began))
+                store.session(_session(plan, todo, time.perf_counter() - began))
         DrawParts(place.out).join()
         result = summarise(read_run(place.out))
         store.finish(result)
@@ -153,66 +161,87 @@ def evaluate_command(
         raise typer.Exit(2)
 
 
-def announce(dataset: Dataset, classifier: Any, todo: int, note: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """What scheduling needs to know of a classifier.
+
+    Attributes:
+        evals: Network evaluations an image.
+        rows: Rows a network call.
+        device: Where the network is.
+    """
+
+    evals: int
+    rows: int
+    device: Any
+
+    @classmethod
+    def of(cls, classifier: Any) -> Plan:
+        """Of a fitted classifier."""
+        backbone = classifier.backbone_
+        own = backbone.default_batch_size() if hasattr(backbone, "default_batch_size") else 256
+        evals = classifier.count_evals(len(classifier.names_))
+        return cls(evals, classifier.batch_size or own, backbone.device)
+
+
+def announce(
+    dataset: Dataset, config: dict[str, Any], todo: int, note: Callable[[str], None]
+) -> None:
     """What is about to happen, and what it costs."""
     done = len(dataset.examples) - todo
-    each = classifier.count_evals(len(dataset.classes))
     note(
         f"{len(dataset.examples):,} images of {dataset.name}"
         + (f" ({dataset.split})" if dataset.split else "")
-        + f", {len(dataset.classes)} classes, {classifier.method} on {classifier.backbone_.name}: "
+        + f", {len(dataset.classes)} classes, {config['method']} on {config['model']['name']}: "
         + (f"{done:,} are done, " if done else "")
-        + f"{todo * each:,} evaluations to do"
+        + f"{todo * config['evaluations_per_image']:,} evaluations to do"
     )
 
 
-def _scoring(
-    scorer: Scorer,
-    model: ModelChoice,
-    place: Place,
-    names: list[str],
-    template: list[str] | None,
-) -> tuple[Callable[[Iterable], Iterable], bool]:
-    """How chunks are scored, and whether that happens between two chunks."""
-    if place.workers is None and place.ray is None:
-        return (lambda chunks: map(scorer, chunks)), True
+def free(device: Any) -> None:
+    """Give back what nobody holds any more."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _pool(
+    scorer: Any, model: ModelChoice, place: Place, names: list[str], template: list[str] | None
+) -> Callable[[Iterable], Iterable]:
     from .cluster import Pool
 
     pool = Pool(
         model, names, template, scorer.corruption, scorer.keep_draws,
         workers=place.workers, address=place.ray, gpus=place.gpus_per_worker,
     )  # fmt: skip
-    return pool.score, False
+    return pool.score
 
 
-def _go(dataset: Dataset, store: RunStore, work: tuple, classifier: Any, todo: int) -> None:
+def _go(dataset: Dataset, store: RunStore, score: Any, plan: Plan, todo: int, local: bool) -> None:
     from ..cli import progress_bar
 
-    score, local = work
-    evals = classifier.count_evals(len(dataset.classes))
-    backbone = classifier.backbone_
-    rows = classifier.batch_size or (
-        backbone.default_batch_size() if hasattr(backbone, "default_batch_size") else 256
-    )
     # Workers get smaller chunks than one process grows to: a killed one loses little.
-    first = first_chunk(evals, rows) if local else max(1, min(32, todo // 16))
-    with progress_bar(todo * evals) as advance:
+    first = first_chunk(plan.evals, plan.rows) if local else max(1, min(32, todo // 16))
+    with progress_bar(todo * plan.evals) as advance:
         run(
             dataset, store, score, first=first, grow=local,
-            advance=lambda images: advance(images * evals),
+            advance=lambda images: advance(images * plan.evals),
         )  # fmt: skip
 
 
-def _session(classifier: Any, todo: int, seconds: float) -> dict[str, Any]:
-    device = classifier.backbone_.device
+def _session(plan: Plan, todo: int, seconds: float) -> dict[str, Any]:
     return {
         "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": configuration.command(),
         "images_to_do": todo,
         "seconds": round(seconds, 3),
-        "peak_memory_bytes": configuration.peak_memory(device),
+        "peak_memory_bytes": configuration.peak_memory(plan.device),
         "versions": configuration.versions(),
-        "machine": configuration.machine(device),
+        "machine": configuration.machine(plan.device),
     }
 
 
