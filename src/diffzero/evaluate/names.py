@@ -67,6 +67,11 @@ def read_names(given: str) -> ClassSet:
     return ClassSet(given, given, "of the file", check_labels(lines), [])
 
 
+def set_of_hub(source: str) -> ClassSet | None:
+    """The class set that belongs to a hub id, if there is one."""
+    return next((s for s in map(class_set, known_sets()) if source in s.hub), None)
+
+
 def read_templates(given: list[str] | None, model_default: str) -> list[str] | None:
     """Templates from prompts with `{}`, from a class set's name, or from a file of prompts.
 

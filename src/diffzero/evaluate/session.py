@@ -18,7 +18,7 @@ from . import config as configuration
 from .corrupt import parse_corruption
 from .data import Dataset, parse_subset
 from .draws import DrawParts
-from .names import read_names, read_templates
+from .names import read_names, read_templates, set_of_hub
 from .run import Scorer, first_chunk, pending, run
 from .sources import open_data
 from .store import RunStore
@@ -44,7 +44,7 @@ class DataChoice:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit must be at least 1; got {self.limit}.")
         balanced = parse_subset(self.subset)
-        chosen = read_names(self.classes) if self.classes else None
+        chosen = read_names(self.classes) if self.classes else set_of_hub(self.source)
         dataset = open_data(self.source, self.split, self.image_column, self.label_column)
         dataset = dataset.rename(chosen).choose(self.limit, balanced, seed)
         usable = [e for e in dataset.examples if e.problem is None]

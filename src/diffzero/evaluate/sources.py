@@ -210,7 +210,7 @@ def _parquet(
     label = _column(source, columns, label, LABEL_COLUMNS, "--label-column")
     metadata = opened[0].schema_arrow.metadata or {}
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    declared = features.get(label, {}).get("names")
+    declared = _spaced(features.get(label, {}).get("names"))
     examples, found = [], set()
     for f, file in enumerate(opened):
         row = 0
@@ -225,6 +225,12 @@ def _parquet(
     name = Path(source).stem if len(files) == 1 and source.endswith("t") else Path(source).name
     reader = ParquetReader(files, image)
     return Dataset(name, source, split, list(classes), examples, reader, declared is not None)
+
+
+def _spaced(names: list[str] | None) -> list[str] | None:
+    """Names as prompts want them, unless that makes two of them alike."""
+    spaced = None if names is None else [n.replace("_", " ") for n in names]
+    return spaced if spaced is None or len(set(spaced)) == len(spaced) else names
 
 
 def _labelled(key: str, value: Any, declared: list[str] | None, where: Any) -> Example:
@@ -260,7 +266,7 @@ def from_table(
 
     image = _column(source, table.column_names, image, IMAGE_COLUMNS, "--image-column")
     label = _column(source, table.column_names, label, LABEL_COLUMNS, "--label-column")
-    declared = getattr(table.features[label], "names", None)
+    declared = _spaced(getattr(table.features[label], "names", None))
     values = table[label][:]
     examples = [_labelled(f"{split}#{i}", v, declared, i) for i, v in enumerate(values)]
     classes = declared or sorted({str(v) for v in values if v is not None})
