@@ -103,3 +103,66 @@ def test_command_line(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "reproduce", "figure-99") == 2
     assert run(monkeypatch, "reproduce", "knn", "--model", "tiny-sd", "--out", tmp_path) == 2
     assert "class-conditional" in capsys.readouterr().err
+
+
+# -- on text-to-image models ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text_setting():
+    model = dz.load("tiny-sd", device="cpu")
+    images = data.load("digits=digits", None, "validation")
+
+    def make(out, limit):
+        few = images.subset(slice(0, limit))
+        return Setting(model, few, None, out, limit, 0)
+
+    return make
+
+
+def test_reconstructions_and_levels(text_setting, tmp_path):
+    numbers = reproduce("reconstructions", text_setting(tmp_path, 3))
+    assert numbers["evals"] == 10 * 20 * 2
+    assert numbers["distance_right_mean"] < numbers["distance_best_wrong_mean"]
+    numbers = reproduce("noise-level", text_setting(tmp_path, 2))
+    table = np.array(numbers["first_image"]["pixel"])
+    assert table.shape == (10, 5) and (table[:, 0] < table[:, -1]).all()
+    numbers = reproduce("distance", text_setting(tmp_path, 3))
+    assert set(numbers["accuracy"]) == {"pixel distance", "CLIP distance", "CLIP alone"}
+    assert 0 < numbers["mcnemar_p"] <= 1
+
+
+def test_attention_maps_and_inversion(text_setting, tmp_path, monkeypatch):
+    numbers = reproduce("attention-maps", text_setting(tmp_path, 4))
+    assert numbers["classes_asked"] == 4 and numbers["evals"] == 4 * 2
+    from diffzero.experiments import inversion_steps
+
+    monkeypatch.setattr(inversion_steps, "CHECKS", (2, 12))
+    numbers = reproduce("inversion-steps", text_setting(tmp_path, 2))
+    assert set(numbers["accuracy"]) == {2, 12} and numbers["evals"] == 48
+
+
+def test_disagreement_adds_up(text_setting, tmp_path):
+    numbers = reproduce("disagreement", text_setting(tmp_path, 8))
+    table = numbers["table"]
+    assert sum(table.values()) == 8
+    right = table["both"] + table["only ELBO"]
+    assert numbers["accuracy"]["ELBO"].startswith(f"{100 * right / 8:.1f} %")
+    assert numbers["evals"]["Blend"] == 1 + 160 and numbers["evals"]["HandOver"] >= 8
+
+
+def test_text_table_measures_every_plan(text_setting, tmp_path, monkeypatch):
+    from diffzero.experiments import text_table
+
+    chosen = ("elbo, 32 draws", "cross-attention", "weighted, one step", "clip")
+    monkeypatch.setattr(text_table, "PLAN", {n: text_table.PLAN[n] for n in chosen})
+    numbers = reproduce("text-table", text_setting(tmp_path, 2))
+    lines = numbers["lines"]
+    assert lines["elbo, 32 draws"]["evals"] == 320 and lines["clip"]["evals"] == 1
+    assert lines["weighted, one step"]["vjps"] == lines["weighted, one step"]["evals"] == 32
+    assert all(line["seconds"] > 0 and line["peak_mib"] >= 0 for line in lines.values())
+
+
+def test_experiments_refuse_the_wrong_kind_of_model(model, tmp_path):
+    with pytest.raises(dz.InputError, match="text-table needs a model that reads text"):
+        reproduce("text-table", setting(model, tmp_path, 1))

@@ -22,11 +22,18 @@ _HOME = {
     "LatentKNN": "methods.latent_knn",
     "NoiseDenoise": "methods.noise_denoise",
     "NoiseDenoiseVote": "methods.noise_denoise",
+    "CrossAttention": "methods.cross_attention",
+    "TextualInversion": "methods.textual_inversion",
+    "Weighted": "methods.weighted",
     "ELBO": "methods.elbo",
     "CLIP": "methods.clip",
+    "Shortlist": "methods.compose",
+    "Blend": "methods.compose",
+    "HandOver": "methods.compose",
     "Classifier": "classifier",
     "Scores": "classifier",
     "Backbone": "backbone",
+    "TextBackbone": "backbone",
     "Condition": "backbone",
     "Prediction": "backbone",
     "MixtureBackbone": "backbones.analytic",
@@ -43,7 +50,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from .backbone import Backbone, Condition, Prediction
+    from .backbone import Backbone, Condition, Prediction, TextBackbone
     from .backbones.analytic import MixtureBackbone
     from .backbones.clip import ClipBackbone
     from .backbones.ddpm import DDPM
@@ -53,10 +60,14 @@ if TYPE_CHECKING:
     from .images import load_image
     from .loading import Card, cards, load
     from .methods.clip import CLIP
+    from .methods.compose import Blend, HandOver, Shortlist
+    from .methods.cross_attention import CrossAttention
     from .methods.elbo import ELBO
     from .methods.latent_knn import LatentKNN
     from .methods.likelihood import Likelihood
     from .methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote
+    from .methods.textual_inversion import TextualInversion
+    from .methods.weighted import Weighted
     from .pipelines import pipeline
     from .schedule import (
         DiscreteSchedule,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -154,6 +154,22 @@ class Backbone(ABC):
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
         """One network evaluation a row: `x_t` `[b, *shape]`, `t` `[b]` in [0, 1]."""
 
+    def mix(self, cond: Condition, weights: Tensor) -> Condition:
+        """Soft conditions `sum_c w_c cond_c`, one row for each row of weights.
+
+        Differentiable in the weights. Every tensor of the condition is averaged.
+
+        Args:
+            cond: Conditions of the k classes.
+            weights: `[b, k]`, rows on the simplex.
+        """
+        return Condition(
+            {
+                name: torch.einsum("bk,k...->b...", weights.to(rows.dtype), rows)
+                for name, rows in cond.tensors.items()
+            }
+        )
+
     def signature(self, prompts: list[str]) -> list[object]:
         """Equal for two prompts exactly when the model cannot tell them apart."""
         return list(prompts)
@@ -162,6 +178,53 @@ class Backbone(ABC):
         """Rows per network call when the user names no number."""
         numel = int(torch.Size(self.shape).numel())
         return max(8, min(64, 2**15 // numel))
+
+
+class TextBackbone(Backbone):
+    """A backbone that reads text: what attention maps and inversion need beside the rest.
+
+    Attributes:
+        first_token: Place of a prompt's first own token in the condition: 1 after a start token.
+        room: Own tokens that fit a prompt, special ones apart.
+    """
+
+    first_token: int
+    room: int
+
+    @abstractmethod
+    def pieces(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text by itself, without special tokens."""
+
+    @abstractmethod
+    def token_vectors(self, ids: list[int]) -> Tensor:
+        """Input embeddings of token ids, `[n, d]`."""
+
+    @abstractmethod
+    def embed_tokens(
+        self,
+        rows: list[list[int]],
+        vectors: Tensor | None = None,
+        places: list[int] | None = None,
+    ) -> Condition:
+        """Conditions of prompts given as token ids, special tokens and padding added.
+
+        Args:
+            rows: Ids of each prompt, at most `room` of them, as `pieces` gives.
+            vectors: `[n, d]`, input embeddings that replace one token of each row; gradients flow
+                to them.
+            places: Which token of each row they replace.
+
+        Raises:
+            InputError: a row of more than `room` ids.
+        """
+
+    @abstractmethod
+    def text_states(self, cond: Condition) -> Tensor:
+        """The text encoder's last hidden states within a condition, `[n, window, d]`."""
+
+    @abstractmethod
+    def attention_modules(self) -> dict[str, Any]:
+        """The network's attention over text, by name, in the order of `named_modules`."""
 
 
 def as_column(scale: Tensor, like: Tensor) -> Tensor:

@@ -57,6 +57,9 @@ def classify(
     priors: Annotated[str | None, typer.Option(help="cat=0.7,dog=0.3")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights.")] = False,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side in pixels, if not the model's own.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -69,7 +72,8 @@ def classify(
     options |= {"template": list(template)} if template else {}
     options |= {"priors": parse_priors(priors)} if priors else {}
     options = {"seed": seed, "batch_size": batch_size, **options}
-    classifier = build(model, method, options, device, dtype, allow_pickle).fit(names)
+    classifier = build(model, method, options, device, dtype, allow_pickle, resolution)
+    classifier.fit(names)
     failed = 0
     emit = emit_json if as_json else emit_text
     expected = classifier.count_evals(len(names)) * len(files)
@@ -168,40 +172,44 @@ def train(
 
 @app.command()
 def reproduce(
-    name: Annotated[str | None, typer.Argument(help="Without it, the experiments.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Without it, the list; all makes every one.")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="A class-conditional model: card name, folder or hub id.")
-    ] = "digits-ddpm",
+        str | None,
+        typer.Option(help="Card name, folder or hub id; a bundled one that fits if unset."),
+    ] = None,
+    clip: Annotated[
+        str, typer.Option(help="The rival, and the metric of distances.")
+    ] = "tiny-clip",
     data: Annotated[
-        str, typer.Option(help="NAME=SOURCE of labelled images; the model's classes.")
+        str, typer.Option(help="NAME=SOURCE of labelled images that the model knows.")
     ] = "digits=digits",
     out: Annotated[Path, typer.Option(help="Folder of picture and numbers.")] = Path("reproduced"),
     limit: Annotated[int, typer.Option(help="Images at most.")] = 60,
+    budget: Annotated[str, typer.Option(help="Of all: small, medium or large.")] = "small",
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Run an experiment of the paper; write a picture and a JSON of its numbers."""
-    from .experiments import EXPERIMENTS, Setting
+    from .experiments import EXPERIMENTS, default_model, make_setting
     from .experiments import reproduce as run_experiment
 
     if name is None:
         print_table(["experiment", "what"], list(EXPERIMENTS.items()))
         return
+    if name == "all":
+        from .experiments.everything import Everything
+
+        Everything(model, clip, data, out, budget, seed, device).run(note)
+        return
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
-    from .loading import load
-    from .train.data import load as load_data
-
-    backbone = load(model, device=device)
-    images = load_data(data, None, "validation").subset(slice(0, limit))
-    train = load_data(data, None)
-    names = getattr(backbone, "classes", None)
-    if names is not None and names != images.classes:
-        raise InputError(
-            f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
-            "Give the images that it was trained for."
-        )
-    numbers = run_experiment(name, Setting(backbone, images, train, out, limit, seed))
+    setting = make_setting(
+        model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
+        clip=clip,
+    )  # fmt: skip
+    numbers = run_experiment(name, setting)
     if "verdict" in numbers:
         note(numbers["verdict"])
     print(f"{out / name}.png  {out / name}.json")
@@ -308,6 +316,7 @@ def build(
     device: str,
     dtype: str | None,
     allow_pickle: bool,
+    resolution: int | None = None,
 ) -> Any:
     """A classifier of the named method, or of the one that fits the model."""
     from .backbones.clip import ClipBackbone
@@ -316,7 +325,9 @@ def build(
 
     if method is not None:
         method_class(method)  # an unknown name fails before the model is loaded
-    loaded = load(model, device=device, dtype=dtype, allow_pickle=allow_pickle)
+    loaded = load(
+        model, device=device, dtype=dtype, allow_pickle=allow_pickle, resolution=resolution
+    )
     fitting = "clip" if isinstance(loaded, ClipBackbone) else "elbo"
     return make(method or fitting, loaded, options)
 

@@ -243,3 +243,24 @@ def to_tensor(images: Sequence[np.ndarray], size: int) -> torch.Tensor:
 
     pixels = np.stack([fit_square(image, size) for image in images])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def affine(
+    images: torch.Tensor, angle: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+) -> torch.Tensor:
+    """Rotate, scale and shift `[b, c, h, w]` about the centre; the border is repeated.
+
+    Args:
+        images: Any range.
+        angle: Radians, `[b]`.
+        scale: Above 1 shows more of the surroundings, `[b]`.
+        shift: Horizontal and vertical, in halves of the side, `[b, 2]`.
+    """
+    import torch
+    from torch.nn import functional
+
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    row_x = torch.stack([cos, -sin, shift[:, 0]], 1)
+    row_y = torch.stack([sin, cos, shift[:, 1]], 1)
+    grid = functional.affine_grid(torch.stack([row_x, row_y], 1), list(images.shape), False)
+    return functional.grid_sample(images, grid, "bilinear", "border", False)

@@ -85,6 +85,7 @@ def load(
     device: str = "auto",
     dtype: str | None = None,
     allow_pickle: bool = False,
+    resolution: int | None = None,
 ) -> Any:
     """A model ready to classify with.
 
@@ -95,6 +96,7 @@ def load(
         dtype: `float32`, `float16` or `bfloat16`. If None: float32 on a CPU, the card's
             elsewhere.
         allow_pickle: Accept weights that are pickles. A pickle runs code of whoever made it.
+        resolution: Side of the images in pixels, for models that take others than their own.
 
     Returns:
         A `Backbone`, or a `ClipBackbone`.
@@ -104,6 +106,20 @@ def load(
             is not supported, a device that is not there.
     """
     place = _device(device)
+    model = _load(source, place, dtype, allow_pickle)
+    return model if resolution is None else _resized(model, resolution)
+
+
+def _resized(model: Any, resolution: int) -> Any:
+    """The model, its network shared, for images of another size."""
+    from .backbones.stable_diffusion import StableDiffusion
+
+    if not isinstance(model, StableDiffusion):
+        raise InputError(f"{model.name} takes images of its own size only; leave out resolution.")
+    return model.resized(resolution)
+
+
+def _load(source: Any, place: Any, dtype: str | None, allow_pickle: bool) -> Any:
     if not isinstance(source, str | Path):
         return _from_memory(source)
     name = str(source)

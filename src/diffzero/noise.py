@@ -66,6 +66,11 @@ def probe(key: int, number: int, shape: tuple[int, ...], kind: str = "rademacher
     return generator.integers(0, 2, shape).astype(np.float32) * 2 - 1
 
 
+def jitter(key: int, number: int) -> np.ndarray:
+    """Five uniform numbers in [-1, 1) of one augmentation of an image, float32."""
+    return _generator(key, number, stream=3).random(5, dtype=np.float32) * 2 - 1
+
+
 def _generator(key: int, draw: int, stream: int = 0) -> np.random.Generator:
     # The low counter words count within a draw; draw -1 of stream 0 holds the shift.
     counter = np.array([0, 0, stream, int(draw) + 1], dtype=np.uint64)

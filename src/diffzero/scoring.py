@@ -15,9 +15,68 @@ import torch
 from torch import Tensor
 
 from .backbone import Backbone, Condition, as_column, guided
+from .errors import InputError
 from .noise import gaussian
+from .schedule import Schedule
 
 Loss = Literal["l2", "l1"]
+Weights = Literal["uniform", "elbo"]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Where draws lie in time, and the weight w of an error there.
+
+    `uniform`: t uniform on its range with w = 1, the field's default. `elbo`: lambda = log SNR
+    uniform on its range, which with `w = 1/2 |d lambda / dt|` makes the mean error a bound on
+    `-log p`: w is then the same for all draws, half the range.
+
+    Args:
+        schedule: Of the backbone.
+        weights: `uniform` or `elbo`.
+        t_range: `(min, max)` of t; `[t_min, 1]` if None.
+        log_snr_range: `(min, max)` of lambda; the schedule's own if None.
+
+    Raises:
+        InputError: an empty range, or times outside [0, 1].
+
+    References:
+        Kingma et al., Variational Diffusion Models, 2021. https://arxiv.org/abs/2107.00630
+    """
+
+    schedule: Schedule
+    weights: Weights
+    t_range: tuple[float, float] | None = None
+    log_snr_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name, ends in (("t_range", self._t), ("log_snr_range", self._log_snr)):
+            if not ends[0] < ends[1]:
+                raise InputError(f"{name} must satisfy min < max; got {ends}.")
+        if not 0 <= self._t[0] < self._t[1] <= 1:
+            raise InputError(f"t_range must lie within [0, 1]; got {self.t_range}.")
+
+    @property
+    def _t(self) -> tuple[float, float]:
+        return self.t_range or (self.schedule.t_min, 1.0)
+
+    @property
+    def _log_snr(self) -> tuple[float, float]:
+        return self.log_snr_range or self.schedule.log_snr_range()
+
+    @property
+    def weight(self) -> float:
+        """w of every draw: 1, or half the range of lambda."""
+        low, high = self._log_snr
+        return 1.0 if self.weights == "uniform" else 0.5 * (high - low)
+
+    def at(self, place: np.ndarray) -> np.ndarray:
+        """Times of places in [0, 1), see `noise.quantiles`."""
+        if self.weights == "uniform":
+            low, high = self._t
+            return low + place * (high - low)
+        low, high = self._log_snr
+        return self.schedule.time(torch.from_numpy(high - place * (high - low))).numpy()
 
 
 @dataclass(frozen=True)

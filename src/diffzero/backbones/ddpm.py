@@ -10,7 +10,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -110,13 +111,37 @@ class DDPM(Backbone):
                 )
         return Condition({"class": rows})
 
+    def mix(self, cond: Condition, weights: Tensor) -> Condition:
+        """`sum_c w_c e_c` of the class embeddings, which stand in for a class number.
+
+        Raises:
+            InputError: a network whose class embedding is not a table.
+        """
+        if not isinstance(self.unet.class_embedding, torch.nn.Embedding):
+            raise InputError(f"{self.name} embeds classes by a function, which cannot be mixed.")
+        table = self.unet.class_embedding.weight.detach()[cond.tensors["class"]]
+        return Condition({"embedding": weights.to(table.dtype) @ table})
+
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
         """The U-Net at the fractional step `T t - 1`."""
         alpha, sigma = self.schedule(t)
-        output = self.unet(
-            x_t.contiguous(memory_format=torch.channels_last),
-            self.schedule.step(t).to(torch.float32),
-            class_labels=cond.tensors["class"],
-            return_dict=False,
-        )[0]
+        soft = cond.tensors.get("embedding")
+        rows = cond.tensors["class"] if soft is None else torch.zeros_like(t, dtype=torch.long)
+        with nullcontext() if soft is None else _embedded_as(self.unet.class_embedding, soft):
+            output = self.unet(
+                x_t.contiguous(memory_format=torch.channels_last),
+                self.schedule.step(t).to(torch.float32),
+                class_labels=rows,
+                return_dict=False,
+            )[0]
         return Prediction(x_t, output, alpha, sigma, self.parametrisation)
+
+
+@contextmanager
+def _embedded_as(embedding: torch.nn.Module, vectors: Tensor) -> Iterator[None]:
+    """While this holds, the class embedding gives these vectors."""
+    handle = embedding.register_forward_hook(lambda module, inputs, output: vectors)
+    try:
+        yield
+    finally:
+        handle.remove()

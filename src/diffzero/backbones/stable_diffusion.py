@@ -10,17 +10,21 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..backbone import Backbone, Condition, Prediction, check_parametrisation
+from ..attention import cross_attention_modules
+from ..backbone import Condition, Prediction, TextBackbone, check_parametrisation
 from ..errors import InputError
 from ..schedule import DiscreteSchedule
 
 
-class StableDiffusion(Backbone):
+class StableDiffusion(TextBackbone):
     """A `StableDiffusionPipeline` as a backbone: LoRA and fine-tunes included.
 
     Args:
@@ -66,7 +70,25 @@ class StableDiffusion(Backbone):
                 f"gives {self.vae.config.latent_channels}; inpainting and editing models cannot "
                 "classify."
             )
+        self.first_token, self.room = 1, self.tokenizer.model_max_length - 2
         self.unet.to(memory_format=torch.channels_last)
+
+    def resized(self, resolution: int) -> StableDiffusion:
+        """The same network for images of another side in pixels.
+
+        Raises:
+            InputError: a side that the networks cannot halve as often as they do.
+        """
+        factor = self.image_size // self.shape[-1]
+        step = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if resolution < step or resolution % step:
+            raise InputError(
+                f"{self.name} takes resolutions that are multiples of {step}; got {resolution}."
+            )
+        other = copy(self)
+        other.image_size = resolution
+        other.shape = (self.shape[0], resolution // factor, resolution // factor)
+        return other
 
     def encode(self, images: Tensor) -> Tensor:
         """`(E(images).mean - shift) * scaling_factor`, `[b, 4, s/8, s/8]` for the real sizes."""
@@ -92,12 +114,47 @@ class StableDiffusion(Backbone):
                 max_length=self.tokenizer.model_max_length,
                 return_tensors="pt",
             )
-            mask = None
-            if getattr(self.text_encoder.config, "use_attention_mask", False):
-                mask = batch.attention_mask.to(self.device)
-            ids = batch.input_ids.to(self.device)
-            states.append(self.text_encoder(ids, attention_mask=mask)[0].to(self.dtype))
+            states.append(self._states(batch.input_ids, batch.attention_mask))
         return Condition({"text": torch.cat(states)})
+
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Last hidden states `[n, window, d]`, masked where the encoder's config says so."""
+        used = getattr(self.text_encoder.config, "use_attention_mask", False)
+        given = mask.to(self.device) if used else None
+        return self.text_encoder(ids.to(self.device), attention_mask=given)[0].to(self.dtype)
+
+    def pieces(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text by itself."""
+        return [list(i) for i in self.tokenizer(texts, add_special_tokens=False).input_ids]
+
+    def token_vectors(self, ids: list[int]) -> Tensor:
+        """Rows of the text encoder's token embedding."""
+        table = self.text_encoder.get_input_embeddings().weight
+        return table[torch.tensor(ids, device=table.device)].detach()
+
+    def embed_tokens(
+        self,
+        rows: list[list[int]],
+        vectors: Tensor | None = None,
+        places: list[int] | None = None,
+    ) -> Condition:
+        """Last hidden states of prompts given as token ids, see `TextBackbone`."""
+        tokens = self.tokenizer
+        ids, mask = special(rows, self.room, tokens.pad_token_id, tokens.bos_token_id, tokens)
+        if vectors is None or places is None:
+            with torch.no_grad():
+                return Condition({"text": self._states(ids, mask)})
+        where = torch.tensor(places) + self.first_token
+        with replaced(self.text_encoder.get_input_embeddings(), vectors, where):
+            return Condition({"text": self._states(ids, mask)})
+
+    def text_states(self, cond: Condition) -> Tensor:
+        """The condition itself."""
+        return cond.tensors["text"]
+
+    def attention_modules(self) -> dict[str, Any]:
+        """The U-Net's `attn2` modules."""
+        return cross_attention_modules(self.unet)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
         """The U-Net at the fractional step `T t - 1`."""
@@ -113,6 +170,45 @@ class StableDiffusion(Backbone):
     def signature(self, prompts: list[str]) -> list[Any]:
         """Token ids."""
         return [tuple(ids) for ids in self.tokenizer(prompts).input_ids]
+
+
+def special(
+    rows: list[list[int]], room: int, pad: int, start: int | None, tokenizer: Any
+) -> tuple[Tensor, Tensor]:
+    """Ids and mask `[n, window]` of prompts, with start, end and padding as the tokenizer's.
+
+    Raises:
+        InputError: a row of more than `room` ids.
+    """
+    head = [] if start is None else [start]
+    window = len(head) + room + 1
+    ids = torch.full((len(rows), window), pad)
+    mask = torch.zeros_like(ids)
+    for line, on, row in zip(ids, mask, rows, strict=True):
+        if len(row) > room:
+            raise InputError(
+                f"A prompt of {len(row)} tokens does not fit the text encoder's {room}. "
+                "Use shorter or fewer words."
+            )
+        whole = torch.tensor([*head, *row, tokenizer.eos_token_id])
+        line[: len(whole)], on[: len(whole)] = whole, 1
+    return ids, mask
+
+
+@contextmanager
+def replaced(embedding: Any, vectors: Tensor, where: Tensor) -> Iterator[None]:
+    """While this holds, token `where[i]` of row i is embedded as `vectors[i]`."""
+
+    def hook(module: Any, inputs: tuple, output: Tensor) -> Tensor:
+        place = torch.arange(output.shape[1], device=output.device)
+        chosen = (place == where.to(output.device)[:, None])[..., None]
+        return torch.where(chosen, vectors.to(output)[:, None], output)
+
+    handle = embedding.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def check_window(tokenizer: Any, prompts: list[str], name: str) -> None:

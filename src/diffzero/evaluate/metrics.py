@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import binomtest
 
 from ..errors import InputError
 
@@ -32,7 +33,8 @@ def wilson(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]
         raise InputError(f"An interval needs at least one image; got n = {n}.")
     p, zz = correct / n, z * z / n
     middle, half = p + zz / 2, z * np.sqrt(p * (1 - p) / n + zz / (4 * n))
-    return (middle - half) / (1 + zz), (middle + half) / (1 + zz)
+    low, high = (middle - half) / (1 + zz), (middle + half) / (1 + zz)
+    return min(low, p), max(high, p)  # rounding must not leave the estimate outside
 
 
 def bin_of(proba: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -153,18 +155,14 @@ def likelihood_losses(proba: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar test: p of so uneven a split of the images where just one is right.
-
-    Under the null hypothesis each such image is a fair coin.
+    """Exact two-sided p of McNemar's test: are two classifiers equally often right?
 
     Args:
-        only_first: Images that only the first classifier has right.
+        only_first: Images that only the first has right.
         only_second: Images that only the second has right.
 
     References:
-        McNemar, Note on the sampling error of the difference between correlated proportions, 1947.
+        McNemar, Note on the Sampling Error of the Difference Between Correlated Proportions, 1947.
     """
-    from scipy.stats import binomtest
-
     n = only_first + only_second
-    return float(binomtest(only_first, n, 0.5).pvalue) if n else 1.0
+    return float(binomtest(only_first, n).pvalue) if n else 1.0

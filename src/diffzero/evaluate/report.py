@@ -14,6 +14,7 @@ from . import figures
 from .compare import compare, confident_mistakes, most_different, pair, verdict
 from .draws import has_matrix
 from .metrics import confusion, top_k
+from .page import template
 from .pictures import Pictures
 from .store import as_sentence
 from .summary import Run, read_run, summarise
@@ -57,22 +58,8 @@ def report_command(folders: list[Path], out: Path, as_json: bool) -> None:
         ],
     }
     with as_sentence(out.parent):
-        out.write_text(render(context), encoding="utf-8")
+        out.write_text(template("report.html.j2").render(**context), encoding="utf-8")
     note(f"report: {out}")
-
-
-def render(context: dict[str, Any]) -> str:
-    """The page, all text escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(**context)
 
 
 def unique_names(runs: list[Run]) -> list[str]:

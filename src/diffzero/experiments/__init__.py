@@ -1,7 +1,8 @@
 """The paper's experiments, one file each: `diffzero reproduce NAME`.
 
-Every `run` takes a class-conditional backbone and labelled images, writes `NAME.png` and
-`NAME.json` into a folder, and returns the numbers of the JSON.
+Every `run` takes a backbone (class-conditional, one that reads text for those of `ON_TEXT`, either
+for those of `ON_ANY`) and labelled images, writes `NAME.png` and `NAME.json` into a folder, and
+returns the JSON's numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,25 @@ EXPERIMENTS = {
     "likelihood-table": "section 4.1: log-likelihood of each label, probes paired and unpaired",
     "knn": "section 5.1: accuracy of latent kNN against k, both readings",
     "cifar10-table": "sections 4.1 and 4.2: all methods on the same images, beside the paper's",
+    "reconstructions": "figure 1: an image denoised under the right and under a wrong caption",
+    "noise-level": "figure 11: distance to the reconstructions against the noise level",
+    "distance": "section 4.2: where pixel distance fails and CLIP distance helps",
+    "attention-maps": "figure 6: where each class's words find the image",
+    "inversion-steps": "algorithm 6: loss and accuracy against the steps of inversion",
+    "disagreement": "section 4.2: CLIP right or wrong against diffusion right or wrong",
+    "text-table": "all methods of text-to-image models on the same images, and CLIP",
+    "robustness": "sections 5.1 and 5.2: diffusion and CLIP on corrupted images",
 }
+ON_TEXT = {
+    *("reconstructions", "noise-level", "distance", "attention-maps", "inversion-steps"),
+    *("disagreement", "text-table"),
+}
+ON_ANY = {"robustness"}
+
+
+def default_model(name: str) -> str:
+    """The bundled model of the kind that an experiment needs."""
+    return "tiny-sd" if name in ON_TEXT | ON_ANY else "digits-ddpm"
 
 
 @dataclass(frozen=True)
@@ -29,12 +48,14 @@ class Setting:
     """What an experiment runs on.
 
     Attributes:
-        model: A class-conditional backbone.
-        data: Validation images, `train.data.Labelled`, class names in the model's order.
+        model: A backbone of the kind that the experiment needs.
+        data: Validation images, `train.data.Labelled`; of class-conditional models the class
+            names are in the model's order.
         train: Training images, for experiments that need a judge of their own.
         out: Folder of the results.
         limit: Images at most.
         seed: Of all noise.
+        clip: The rival, and the metric of CLIP distances: what `load` takes.
     """
 
     model: Any
@@ -43,17 +64,45 @@ class Setting:
     out: Path
     limit: int
     seed: int
+    clip: Any = "tiny-clip"
+
+
+def make_setting(
+    model: str, data: str, *, out: Path, limit: int, seed: int, device: str, clip: str
+) -> Setting:
+    """Load the model and the images of an experiment.
+
+    Raises:
+        InputError: a model or images that are not there, or that do not fit each other.
+    """
+    from ..loading import load
+    from ..train.data import load as load_data
+
+    backbone = load(model, device=device)
+    images = load_data(data, None, "validation").subset(slice(0, limit))
+    train = load_data(data, None)
+    names = getattr(backbone, "classes", None)
+    if names is not None and names != images.classes:
+        raise InputError(
+            f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
+            "Give the images that it was trained for."
+        )
+    return Setting(backbone, images, train, out, limit, seed, clip)
 
 
 def reproduce(name: str, setting: Setting) -> dict[str, Any]:
     """Run an experiment and write its picture and its numbers.
 
     Raises:
-        InputError: an unknown name, or a model without named classes.
+        InputError: an unknown name, or a model of another kind than the experiment needs.
     """
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
-    if not hasattr(setting.model, "classes"):
+    if name in ON_TEXT:
+        from ..methods.common import text_backbone
+
+        text_backbone(setting.model, name)
+    elif name not in ON_ANY and not hasattr(setting.model, "classes"):
         raise InputError(
             f"{name} needs a class-conditional model such as digits-ddpm; {setting.model.name} "
             "is none."
@@ -97,6 +146,34 @@ def sheet(cells: Any, gap: int = 1) -> tuple[Any, Any, Any]:
             pixels[i * step : i * step + side, j * step : j * step + side] = cells[i, j]
     middles = np.arange(max(r, c)) * step + (side - 1) / 2
     return pixels, middles[:r], middles[:c]
+
+
+def picture(image: Any) -> Any:
+    """A tensor `[3, s, s]` in [-1, 1] as an array `[s, s, 3]` in [0, 1]."""
+    return ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+
+
+def seen(setting: Setting, i: int) -> Any:
+    """Image i of the data as the model sees it, for `imshow`."""
+    from ..images import to_tensor
+
+    return picture(to_tensor([setting.data.images[i]], setting.model.image_size)[0])
+
+
+def example(axis: Any, setting: Setting, i: int, guesses: dict[str, Any]) -> None:
+    """Image i over its true class and what each of several classifiers took it for."""
+    names = setting.data.classes
+    axis.imshow(seen(setting, i), interpolation="nearest")
+    lines = [f"truth {short(names[setting.data.labels[i]])}"]
+    lines += [f"{who}: {short(names[guess[i]])}" for who, guess in guesses.items()]
+    below = {"ha": "center", "va": "top", "transform": axis.transAxes}
+    axis.text(0.5, -0.05, "\n".join(lines), size=7, **below)
+
+
+def spread(labels: Any, n: int) -> list[int]:
+    """The first image of each of the first n classes that occur."""
+    first = {int(label): i for i, label in reversed(list(enumerate(labels)))}
+    return sorted(first.values())[:n]
 
 
 def write(fig: Any, path: Path) -> None:

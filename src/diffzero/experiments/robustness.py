@@ -34,7 +34,6 @@ from . import Setting, figure, write
 SEVERITIES = (1, 3, 5)
 MIDDLE = 3  # severity of the second part
 DRAWS, STEPS = 4, 10
-RIVAL = "tiny-clip"
 
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     if n < 2:
         raise InputError(f"robustness needs at least two images; got {n}.")
     elbo = ELBO(setting.model, draws=DRAWS, seed=setting.seed).fit(data.classes)
-    clip = CLIP(RIVAL, seed=setting.seed).fit(data.classes)
+    clip = CLIP(setting.clip, seed=setting.seed).fit(data.classes)
     knn = LatentKNN(setting.model, steps=STEPS, seed=setting.seed).fit(data.classes)
     clean = [enlarge(image) for image in data.images]
     errors, latents = _errors(elbo, clean), knn.latents(clean)
@@ -62,7 +61,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
                 }
     numbers = {
         "n": n,
-        "rival": RIVAL,
+        "rival": clip.backbone_.name,
         "draws": DRAWS,
         "accuracy": {key: _accuracies(value) for key, value in right.items()},
         "mean_over_corruptions": _means(right),
@@ -106,8 +105,7 @@ def _means(right: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
         for who in ("diffusion", "clip")
     }
     result: dict[str, Any] = {
-        who: {"accuracy": float(r.mean()), "interval": mean_interval(r)}
-        for who, r in rows.items()
+        who: {"accuracy": float(r.mean()), "interval": mean_interval(r)} for who, r in rows.items()
     }
     lost = {who: right["clean"][who].astype(float) - rows[who] for who in rows}
     more = lost["clip"] - lost["diffusion"]
@@ -152,7 +150,10 @@ def _paint(setting: Setting, numbers: dict[str, Any], path: Path) -> None:
     fig, axes = figure(13, 6.2, ncols=2, width_ratios=[1.25, 1])
     place = np.arange(len(NAMES))
     words = [name.replace("_", " ") for name in NAMES]
-    who = (("diffusion", setting.model.name, "#2f5d8a", 0.2), ("clip", RIVAL, "#c2410c", -0.2))
+    who = (
+        ("diffusion", setting.model.name, "#2f5d8a", 0.2),
+        ("clip", numbers["rival"], "#c2410c", -0.2),
+    )
     for key, title, colour, shift in who:
         clean = numbers["accuracy"]["clean"][key]["accuracy"]
         axes[0].axvline(clean, color=colour, linestyle=":", label=f"{title}, clean {clean:.2f}")
@@ -169,7 +170,8 @@ def _paint(setting: Setting, numbers: dict[str, Any], path: Path) -> None:
     axes[0].legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     for kind, colour, shift in (("error", "#2a7f62", 0.15), ("encoding", "#7c3aed", -0.15)):
         values = [numbers["false_minus_true"][n][kind] for n in NAMES]
-        x, ends = [v["value"] for v in values], np.array([v["interval"] for v in values]).T
+        x = np.array([v["value"] for v in values])
+        ends = np.array([v["interval"] for v in values]).T
         axes[1].plot(x, place + shift, "o", color=colour, label=f"{kind}, severity {MIDDLE}")
         axes[1].hlines(place + shift, *ends, color=colour, alpha=0.5)
     axes[1].axvline(0, color="#94a3b8", linewidth=1)
@@ -177,6 +179,7 @@ def _paint(setting: Setting, numbers: dict[str, Any], path: Path) -> None:
     axes[1].set(xlabel="harm under wrong labels minus under the right one, relative")
     axes[1].legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
     fig.suptitle(
-        f"{setting.model.name} and {RIVAL} on {setting.data.name}, n = {numbers['n']}", y=1.02
+        f"{setting.model.name} and {numbers['rival']} on {setting.data.name}, n = {numbers['n']}",
+        y=1.02,
     )
     write(fig, path)

@@ -14,6 +14,9 @@ METHODS = {
     "latent-knn": ("latent_knn", "LatentKNN"),
     "noise-denoise": ("noise_denoise", "NoiseDenoise"),
     "noise-denoise-vote": ("noise_denoise", "NoiseDenoiseVote"),
+    "cross-attention": ("cross_attention", "CrossAttention"),
+    "textual-inversion": ("textual_inversion", "TextualInversion"),
+    "weighted": ("weighted", "Weighted"),
     "elbo": ("elbo", "ELBO"),
     "clip": ("clip", "CLIP"),
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbone import Backbone, Condition
+from ..backbone import Backbone, Condition, TextBackbone
 from ..classifier import Classifier, Progress, Scores, resolve, unique_prompts
 from ..errors import InputError
 from ..images import to_tensor
@@ -37,15 +38,84 @@ class Rows:
     image: np.ndarray
 
 
-class RowMethod(Classifier):
+def diffusion_backbone(source: Any, method: str) -> Backbone:
+    """The loaded diffusion model.
+
+    Raises:
+        InputError: a CLIP model, or what `load` refuses.
+    """
+    backbone = resolve(source)
+    if not isinstance(backbone, Backbone):
+        raise InputError(
+            f"{method} needs a diffusion model, and {backbone.name} is a CLIP model. "
+            "Use method clip, or a diffusion model such as tiny-sd."
+        )
+    return backbone
+
+
+def text_backbone(backbone: Backbone, method: str) -> TextBackbone:
+    """The backbone as one that reads text.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not isinstance(backbone, TextBackbone):
+        raise InputError(
+            f"{method} needs a model that reads text, and {backbone.name} does not. "
+            "Use a text-to-image model such as tiny-sd, or another method."
+        )
+    return backbone
+
+
+class DiffusionMethod(Classifier):
+    """A method on a diffusion backbone that reads one prompt a class."""
+
+    guidance: float = 1.0
+    template: str | None
+
+    def _check_options(self) -> None:
+        """Validate the method's own arguments; the backbone is there."""
+
+    def _prepare(self) -> None:
+        self._check_common()
+        self.backbone_ = diffusion_backbone(self.backbone, self.method)
+        self.templates_ = check_templates(self.template, self.backbone_.template)
+        if len(self.templates_) != 1:
+            raise InputError(f"{self.method} takes one template; got {len(self.templates_)}.")
+        self._check_options()
+        self._empty = None if self.guidance == 1 else self.backbone_.embed([""])
+        if hasattr(self, "names_"):
+            self._check_count(len(self.names_))
+            check_readable(self.backbone_, self.names_, self.templates_)
+            self._fit_classes()
+
+    def _fit_classes(self) -> None:
+        """Compute what belongs to the fitted classes."""
+        self._class_conditions = self.backbone_.embed(fill(self.templates_, self.names_))
+
+    def _check_candidates(self, labels: list[list[str]]) -> None:
+        """Refuse lists of candidates that the method or the model cannot serve."""
+        for one in labels:
+            self._check_count(len(one))
+            check_readable(self.backbone_, one, self.templates_)
+
+    def _encode(self, images: list[np.ndarray]) -> Tensor:
+        """Images to `x_0` `[b, *shape]`."""
+        backbone = self.backbone_
+        with torch.no_grad():
+            pixels = to_tensor(images, backbone.image_size).to(backbone.device, backbone.dtype)
+            return backbone.encode(pixels)
+
+    def _check_count(self, n_labels: int) -> None:
+        """Refuse numbers of classes that the method cannot serve."""
+
+
+class RowMethod(DiffusionMethod):
     """A diffusion method whose (image, class) rows do not need each other in the network.
 
     Subclasses give `_values`, one number or more a row, and `_combine`, which makes logits of an
     image from the values of its classes. Rows of many images share a batch.
     """
-
-    guidance: float
-    template: str | None
 
     @abstractmethod
     def _values(self, rows: Rows, progress: Progress | None) -> np.ndarray:
@@ -54,31 +124,6 @@ class RowMethod(Classifier):
     @abstractmethod
     def _combine(self, values: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Logits `[k]` and details `[k]` from the values `[k, ...]` of an image."""
-
-    def _check_options(self) -> None:
-        """Validate the method's own arguments; the backbone is there."""
-
-    def _prepare(self) -> None:
-        self._check_common()
-        backbone = resolve(self.backbone)
-        if not isinstance(backbone, Backbone):
-            raise InputError(
-                f"{self.method} needs a diffusion model, and {backbone.name} is a CLIP model. "
-                "Use method clip, or a diffusion model such as tiny-sd."
-            )
-        self.backbone_ = backbone
-        self.templates_ = check_templates(self.template, backbone.template)
-        if len(self.templates_) != 1:
-            raise InputError(f"{self.method} takes one template; got {len(self.templates_)}.")
-        self._check_options()
-        self._empty = None if self.guidance == 1 else backbone.embed([""])
-        if hasattr(self, "names_"):
-            self._check_count(len(self.names_))
-            check_readable(backbone, self.names_, self.templates_)
-            self._class_conditions = backbone.embed(fill(self.templates_, self.names_))
-
-    def _check_count(self, n_labels: int) -> None:
-        """Refuse numbers of classes that the method cannot serve."""
 
     def _fitted_temperature(self) -> float | None:
         return self.backbone_.temperatures.get(self.method, {}).get(self._draws_in_use())
@@ -129,9 +174,7 @@ class RowMethod(Classifier):
             cond = self._class_conditions
             table = [np.arange(len(cond))] * len(images)
         else:
-            for one in labels:
-                self._check_count(len(one))
-                check_readable(backbone, one, self.templates_)
+            self._check_candidates(labels)
             prompts, table = unique_prompts([fill(self.templates_, one) for one in labels])
             cond = backbone.embed(prompts)
         size = self.batch_size or backbone.default_batch_size()
@@ -143,9 +186,7 @@ class RowMethod(Classifier):
             part = slice(start, start + size)
             first, last = which[part][0], which[part][-1]
             chosen = images[first : last + 1]
-            with torch.no_grad():
-                pixels = to_tensor(chosen, backbone.image_size).to(backbone.device, backbone.dtype)
-                x_0 = backbone.encode(pixels)
+            x_0 = self._encode(chosen)
             keys = [image_key(self.seed, image) for image in chosen]
             place = which[part] - first
             yield Rows(

@@ -19,21 +19,19 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from ..backbone import Backbone
-from ..classifier import Classifier, Progress, Scores, resolve, unique_prompts
-from ..errors import InputError
+from ..classifier import Classifier, Progress, Scores, unique_prompts
 from ..images import to_tensor
 from ..noise import image_key, quantiles
 from ..prompts import check_readable, check_templates, fill
-from ..scoring import Jobs, Loss, denoising_errors
+from ..scoring import Jobs, Loss, Times, Weights, denoising_errors
+from .common import diffusion_backbone
 
-Weights = Literal["uniform", "elbo"]
 GROUP_EVALS = 2**14  # evaluations whose images are encoded and held together
 
 
@@ -106,15 +104,11 @@ class ELBO(Classifier):
         self._check_common()
         self._check_at_least_one("draws")
         self._check_choices(weights=("uniform", "elbo"), loss=("l2", "l1"))
-        backbone = resolve(self.backbone)
-        if not isinstance(backbone, Backbone):
-            raise InputError(
-                f"elbo needs a diffusion model, and {backbone.name} is a CLIP model. "
-                "Use method clip, or a diffusion model such as tiny-sd."
-            )
+        backbone = diffusion_backbone(self.backbone, self.method)
         self.backbone_ = backbone
         self.templates_ = check_templates(self.template, backbone.template)
-        self._check_ranges()
+        schedule = self.backbone_.schedule
+        self._times = Times(schedule, self.weights, self.t_range, self.log_snr_range)
         if hasattr(self, "names_"):
             check_readable(backbone, self.names_, self.templates_)
             self._class_conditions = backbone.embed(fill(self.templates_, self.names_))
@@ -148,7 +142,7 @@ class ELBO(Classifier):
 
     def reduce(self, errors: np.ndarray) -> np.ndarray:
         """Errors `[draws, k, templates]` of one image to its logits `[k]`."""
-        per_prompt = -self._scale * errors.mean(0)
+        per_prompt = -self._times.weight * errors.mean(0)
         if per_prompt.shape[1] == 1:
             return per_prompt[:, 0]
         # The temperature belongs inside: raw bounds differ by hundreds of nats, and a plain
@@ -209,7 +203,7 @@ class ELBO(Classifier):
             x_0,
             cond,
             jobs,
-            lambda image, draw: self._time(places[image, draw]),
+            lambda image, draw: self._times.at(places[image, draw]),
             keys,
             loss=self.loss,
             guidance=self.guidance,
@@ -219,36 +213,3 @@ class ELBO(Classifier):
         cuts = np.cumsum([self.draws * len(r) for r in rows])[:-1]
         m = len(self.templates_)
         return [e.reshape(self.draws, -1, m) for e in np.split(errors, cuts)]
-
-    def _check_ranges(self) -> None:
-        for name, low, high in (
-            ("t_range", *self._times()),
-            ("log_snr_range", *self._log_snrs()),
-        ):
-            if not low < high:
-                raise InputError(f"{name} must satisfy min < max; got {(low, high)}.")
-        if not 0 <= self._times()[0] < self._times()[1] <= 1:
-            raise InputError(f"t_range must lie within [0, 1]; got {self.t_range}.")
-
-    def _times(self) -> tuple[float, float]:
-        return self.t_range or (self.backbone_.schedule.t_min, 1.0)
-
-    def _log_snrs(self) -> tuple[float, float]:
-        return self.log_snr_range or self.backbone_.schedule.log_snr_range()
-
-    def _time(self, place: np.ndarray) -> np.ndarray:
-        """Places in [0, 1) to times: uniform in t, or uniform in lambda."""
-        if self.weights == "uniform":
-            low, high = self._times()
-            return low + place * (high - low)
-        low, high = self._log_snrs()
-        log_snr = torch.from_numpy(high - place * (high - low))
-        return self.backbone_.schedule.time(log_snr).numpy()
-
-    @property
-    def _scale(self) -> float:
-        """w of the mean error: 1, or half the range of lambda (draws are uniform in lambda)."""
-        if self.weights == "uniform":
-            return 1.0
-        low, high = self._log_snrs()
-        return 0.5 * (high - low)

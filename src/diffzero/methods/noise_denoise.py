@@ -55,6 +55,18 @@ def pyramid_l2(x: Tensor, y: Tensor) -> Tensor:
         difference = functional.avg_pool2d(difference, 2)
 
 
+def feature_l2(x: Tensor, y: Tensor) -> Tensor:
+    """`||x - y||^2` `[b]` of features `[b, d]`."""
+    return (x - y).double().square().sum(1)
+
+
+def clip_features(clip: Any, images: Tensor) -> Tensor:
+    """CLIP's unit vectors `[b, d]` of images `[b, 3, s, s]` in [-1, 1]."""
+    grey = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    arrays = grey.permute(0, 2, 3, 1).cpu().numpy()
+    return clip.image_features(list(arrays)).to(images.device)
+
+
 class _NoiseDenoise(RowMethod):
     """What one level and several share."""
 
@@ -108,6 +120,33 @@ class _NoiseDenoise(RowMethod):
                     progress(taken * len(rows.image))
         return out
 
+    @torch.no_grad()
+    def reconstructions(
+        self, images: Any, candidates: Sequence[Sequence[str]] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What each class makes of each image.
+
+        Returns:
+            The images as the model sees them `[b, 3, s, s]` in [-1, 1], and for each image
+            `[k, levels, draws, 3, s, s]`. Distances between the two are what `scores` reduces.
+
+        Raises:
+            InputError: see `scores`.
+        """
+        loaded, labels = self._inputs(images, candidates)
+        levels = self._levels()
+        found: list[list[Tensor]] = [[] for _ in loaded]
+        for rows in self._rows(loaded, labels):
+            grid = [
+                torch.stack(
+                    [self._returned(rows, level, i * self.draws + d) for d in range(self.draws)], 1
+                )
+                for i, level in enumerate(levels)
+            ]
+            for image, row in zip(rows.image, torch.stack(grid, 1), strict=True):
+                found[image].append(row)
+        return self.backbone_.decode(self._encode(loaded)), [torch.stack(f) for f in found]
+
     def _returned(self, rows: Rows, level: float, number: int) -> Tensor:
         """The images that come back `[r, 3, s, s]`, from the noise of this number."""
         backbone = self.backbone_
@@ -135,18 +174,14 @@ class _NoiseDenoise(RowMethod):
 
     def _view(self, images: Tensor) -> Tensor:
         """What distances compare: pixels, or CLIP's features of them."""
-        if self._clip is None:
-            return images
-        grey = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        arrays = grey.permute(0, 2, 3, 1).cpu().numpy()
-        return self._clip.image_features(list(arrays)).to(images.device)
+        return images if self._clip is None else clip_features(self._clip, images)
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         if self.distance == "pixel-l2":
             return pixel_l2(x, y)
         if self.distance == "pyramid-l2":
             return pyramid_l2(x, y)
-        return (x - y).double().square().sum(1)
+        return feature_l2(x, y)
 
 
 class NoiseDenoise(_NoiseDenoise):

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from ..errors import InputError
-from ..images import fit_square, load_image
+from ..images import affine, fit_square, load_image
 
 if TYPE_CHECKING:
     import torch
@@ -164,17 +164,12 @@ def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     The 1,437 digits are too few for a network of millions of weights to see each only as it is.
     """
     import torch
-    from torch.nn import functional
 
     b = len(images)
     angle = (torch.rand(b, generator=generator) * 2 - 1) * np.deg2rad(10)
     scale = 1 + (torch.rand(b, generator=generator) * 2 - 1) * 0.1
     shift = (torch.rand(b, 2, generator=generator) * 2 - 1) * 0.12
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    row_x = torch.stack([cos, -sin, shift[:, 0]], 1)
-    row_y = torch.stack([sin, cos, shift[:, 1]], 1)
-    grid = functional.affine_grid(torch.stack([row_x, row_y], 1), list(images.shape), False)
-    return functional.grid_sample(images, grid, "bilinear", "border", False)
+    return affine(images, angle, scale, shift)
 
 
 class Captions:

@@ -1,0 +1,117 @@
+"""Cross-attention maps, read off a network while it runs.
+
+A hook sees what goes into an attention module and works out the probabilities
+
+    A = softmax(Q K^T / sqrt(d))    [b, heads, pixels, keys]
+
+beside it. The module's own computation is not touched, so that the network's output with and
+without capture is the same to the bit, whatever attention kernel it uses.
+
+References:
+    Hertz et al., Prompt-to-Prompt Image Editing with Cross Attention Control, 2022.
+    https://arxiv.org/abs/2208.01626
+    Tang et al., What the DAAM, 2022. https://arxiv.org/abs/2210.04885
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Keep = Callable[[str, Tensor], None]
+
+
+def cross_attention_modules(network: Any) -> dict[str, Any]:
+    """The modules of a diffusers network that attend to text, by name.
+
+    In DeepFloyd IF's they hold keys of the image beside those of the text (`added_kv_proj_dim`).
+    """
+    from diffusers.models.attention_processor import Attention
+
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, Attention)
+        and (module.is_cross_attention or module.added_kv_proj_dim is not None)
+    }
+
+
+@contextmanager
+def captured(modules: Mapping[str, Any], keep: Keep) -> Iterator[None]:
+    """While this holds, `keep(name, probabilities)` is called for every run of the modules.
+
+    Args:
+        modules: As `cross_attention_modules` gives.
+        keep: Receives probabilities `[b, heads, pixels, keys]` without gradient, float32; the
+            text's keys come first. It should reduce them at once, since they are large.
+    """
+    handles = [
+        module.register_forward_pre_hook(partial(_hook, name, keep), with_kwargs=True)
+        for name, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(name: str, keep: Keep, module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    given = dict(
+        zip(("hidden_states", "encoder_hidden_states", "attention_mask"), args, strict=False)
+    )
+    given |= {k: v for k, v in kwargs.items() if v is not None}
+    with torch.no_grad():
+        keep(
+            name,
+            attention_probabilities(
+                module,
+                given["hidden_states"],
+                given["encoder_hidden_states"],
+                given.get("attention_mask"),
+            ),
+        )
+
+
+def attention_probabilities(
+    module: Any, hidden: Tensor, text: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """`softmax(Q K^T / sqrt(d) + mask)` of a diffusers `Attention`, `[b, heads, pixels, keys]`.
+
+    Args:
+        module: The attention module.
+        hidden: Image features `[b, pixels, c]`, or `[b, c, h, w]`.
+        text: Text features `[b, n, d]`.
+        mask: Additive, `[b, 1, keys]`, as diffusers passes it on.
+    """
+    if hidden.ndim == 4:
+        hidden = hidden.flatten(2).transpose(1, 2)
+    added = module.added_kv_proj_dim is not None
+    if module.group_norm is not None:
+        hidden = module.group_norm(hidden.transpose(1, 2)).transpose(1, 2)
+    if module.norm_cross:
+        text = module.norm_encoder_hidden_states(text)
+    keys = [module.add_k_proj(text) if added else module.to_k(text)]
+    if added and not module.only_cross_attention:
+        keys.append(module.to_k(hidden))
+    query, key = (_heads(x, module.heads) for x in (module.to_q(hidden), torch.cat(keys, 1)))
+    if module.norm_q is not None:
+        query = module.norm_q(query)
+    if module.norm_k is not None:
+        key = module.norm_k(key)
+    scores = query.float() @ key.float().transpose(-1, -2) / query.shape[-1] ** 0.5
+    if mask is not None:
+        length = hidden.shape[1] if added else text.shape[1]
+        bias = module.prepare_attention_mask(mask, length, len(hidden))
+        scores = scores + bias.view(len(hidden), module.heads, -1, bias.shape[-1])
+    return scores.softmax(-1)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """`[b, n, heads d]` to `[b, heads, n, d]`."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

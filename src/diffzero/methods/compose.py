@@ -1,0 +1,342 @@
+"""Combinations: classifiers that hold classifiers.
+
+A cheap first stage can narrow the classes for a dear second one (`Shortlist`), several opinions
+can be averaged (`Blend`), and images that the first is sure of need no second (`HandOver`).
+
+References:
+    Ge et al., Improving Zero-shot Generalization and Robustness of Multi-modal Models, 2022.
+    https://arxiv.org/abs/2212.01758
+    Hinton, Products of Experts, 1999.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from ..classifier import Classifier, Progress, Scores
+from ..errors import InputError
+from ..images import affine
+from ..noise import image_key, jitter
+
+
+class _Combination(Classifier):
+    """What combinations share: members are cloned and fitted, networks are not copied."""
+
+    def _ready(self, name: str, member: Any) -> Classifier:
+        """A fitted copy of a member, with the combination's seed and batch size if it has any.
+
+        Raises:
+            InputError: not a classifier.
+        """
+        if not isinstance(member, Classifier):
+            raise InputError(
+                f"{name} of {type(self).__name__} must be a classifier such as CLIP('tiny-clip'); "
+                f"got {type(member).__name__}."
+            )
+        copy = clone(member)
+        for option in ("seed", "batch_size", "value_range"):
+            if getattr(self, option) is not None and option in copy.get_params(deep=False):
+                copy.set_params(**{option: getattr(self, option)})
+        if hasattr(self, "names_"):
+            return copy.fit(self.names_)
+        copy._prepare()
+        return copy
+
+    @abstractmethod
+    def _members(self) -> list[Classifier]:
+        """The fitted members, the first first."""
+
+    @property
+    def backbone_(self) -> Any:
+        """The first member's model, whose name records bear."""
+        return self._members()[0].backbone_
+
+    def _log_proba(
+        self,
+        member: Classifier,
+        images: list[np.ndarray],
+        labels: list[list[str]] | None,
+        progress: Progress | None,
+    ) -> tuple[np.ndarray, Scores]:
+        """A member's `log p(c | image)` `[b, k]`, with its own temperature and priors."""
+        scores = member._score(images, labels, progress)
+        with np.errstate(divide="ignore"):
+            return np.log(member.probabilities(scores, fitted=labels is None)), scores
+
+
+class Shortlist(_Combination):
+    """The first classifier keeps its best classes, the second decides among them.
+
+        p(c) = p_1(c) for pruned c,    p(c) = sum over kept of p_1 * p_2(c | kept) otherwise.
+
+    No class ever gets probability zero, and a pruned one never wins.
+
+    Cost: the first's, and the second's for `keep` classes.
+
+    A logit is `log p(c)`.
+
+    Args:
+        first: A fast classifier, such as CLIP, or `Weighted(steps=1)` as a screen.
+        then: The one that decides.
+        keep: Classes it decides among.
+        temperature: See `Classifier`; members have their own.
+        priors: See `Classifier`.
+        seed: Given to both members unless None.
+        batch_size: Given to both members unless None.
+        value_range: Given to both members unless None.
+    """
+
+    method = "shortlist"
+
+    def __init__(
+        self,
+        first: Any,
+        then: Any,
+        keep: int = 5,
+        *,
+        temperature: float | None = None,
+        priors: Mapping[str, float] | Sequence[float] | None = None,
+        seed: int | None = None,
+        batch_size: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.first = first
+        self.then = then
+        self.keep = keep
+        self.temperature = temperature
+        self.priors = priors
+        self.seed = seed  # type: ignore[assignment]
+        self.batch_size = batch_size
+        self.value_range = value_range
+
+    def count_evals(self, n_labels: int) -> int:
+        """The first's for all classes, the second's for those kept."""
+        kept = min(self.keep, n_labels)
+        return self.first_.count_evals(n_labels) + self.then_.count_evals(kept)
+
+    def _prepare(self) -> None:
+        self._check_common()
+        if self.keep < 2:
+            raise InputError(f"keep must be at least 2; got {self.keep}.")
+        self.first_ = self._ready("first", self.first)
+        self.then_ = self._ready("then", self.then)
+
+    def _members(self) -> list[Classifier]:
+        return [self.first_, self.then_]
+
+    def _score(
+        self,
+        images: list[np.ndarray],
+        labels: list[list[str]] | None,
+        progress: Progress | None,
+    ) -> Scores:
+        log_p, scores = self._log_proba(self.first_, images, labels, progress)
+        own = [self.names_] * len(images) if labels is None else labels
+        kept = [
+            np.sort(np.argsort(-row[: len(o)], kind="stable")[: self.keep])
+            for row, o in zip(log_p, own, strict=True)
+        ]
+        words = [[o[c] for c in columns] for o, columns in zip(own, kept, strict=True)]
+        second, more = self._log_proba(self.then_, images, words, progress)
+        for row, columns, decided in zip(log_p, kept, second, strict=True):
+            mass = np.logaddexp.reduce(row[columns])
+            row[columns] = mass + decided[: len(columns)]
+        return Scores(log_p, scores.evals + more.evals, _added(scores.vjps, more.vjps))
+
+
+class Blend(_Combination):
+    """Weighted product of several classifiers' probabilities.
+
+        logit_c = sum over members of  w_m log p_m(c),    w normalised to sum to 1.
+
+    Cost: the sum of the members'.
+
+    A logit is that mean log-probability; members' temperatures decide how far each is trusted.
+
+    Args:
+        members: Classifiers.
+        weights: One positive number a member; equal if None.
+        temperature: See `Classifier`; members have their own.
+        priors: See `Classifier`.
+        seed: Given to all members unless None.
+        batch_size: Given to all members unless None.
+        value_range: Given to all members unless None.
+    """
+
+    method = "blend"
+
+    def __init__(
+        self,
+        members: Sequence[Any],
+        weights: Sequence[float] | None = None,
+        *,
+        temperature: float | None = None,
+        priors: Mapping[str, float] | Sequence[float] | None = None,
+        seed: int | None = None,
+        batch_size: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.members = members
+        self.weights = weights
+        self.temperature = temperature
+        self.priors = priors
+        self.seed = seed  # type: ignore[assignment]
+        self.batch_size = batch_size
+        self.value_range = value_range
+
+    def count_evals(self, n_labels: int) -> int:
+        """The sum of the members'."""
+        return sum(m.count_evals(n_labels) for m in self.members_)
+
+    def _prepare(self) -> None:
+        self._check_common()
+        members = list(self.members)
+        if len(members) < 2:
+            raise InputError(f"Blend takes at least two members; got {len(members)}.")
+        raw = np.ones(len(members)) if self.weights is None else np.array(self.weights, float)
+        if raw.shape != (len(members),) or not (raw > 0).all():
+            raise InputError(
+                f"weights are one positive number a member; got {list(raw)} for {len(members)}."
+            )
+        self.weights_ = raw / raw.sum()
+        self.members_ = [self._ready(f"member {i}", m) for i, m in enumerate(members)]
+
+    def _members(self) -> list[Classifier]:
+        return self.members_
+
+    def _score(
+        self,
+        images: list[np.ndarray],
+        labels: list[list[str]] | None,
+        progress: Progress | None,
+    ) -> Scores:
+        found = [self._log_proba(m, images, labels, progress) for m in self.members_]
+        logits = sum(w * log_p for w, (log_p, _) in zip(self.weights_, found, strict=True))
+        vjps = None
+        for _, scores in found:
+            vjps = _added(vjps, scores.vjps)
+        evals = np.sum([s.evals for _, s in found], axis=0)
+        return Scores(np.asarray(logits), evals, vjps)
+
+
+class HandOver(_Combination):
+    """Trust the first classifier where its answer is stable, hand the other images over.
+
+    Stable means that its best class is the same under every template and on every augmented
+    image. Those images keep the first's probabilities; the others get the second's.
+
+    Cost: `1 + templates + augmentations` times the first's, and the second's for the images handed
+    over.
+
+    A logit is `log p(c)` of the classifier that decided. `details["handed_over"]` is 1 in every
+    column of an image that the second decided.
+
+    Args:
+        first: A fast classifier that takes `template`, such as CLIP.
+        then: The one that decides the rest.
+        templates: Templates that must agree, each with `{}` for the label.
+        augmentations: Slightly turned, scaled and shifted copies of the image that must agree.
+        temperature: See `Classifier`; members have their own.
+        priors: See `Classifier`.
+        seed: Given to both members unless None.
+        batch_size: Given to both members unless None.
+        value_range: Given to both members unless None.
+    """
+
+    method = "hand-over"
+
+    def __init__(
+        self,
+        first: Any,
+        then: Any,
+        templates: Sequence[str] = ("a photo of a {}", "a picture of a {}", "a {}"),
+        augmentations: int = 4,
+        *,
+        temperature: float | None = None,
+        priors: Mapping[str, float] | Sequence[float] | None = None,
+        seed: int | None = None,
+        batch_size: int | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.first = first
+        self.then = then
+        self.templates = templates
+        self.augmentations = augmentations
+        self.temperature = temperature
+        self.priors = priors
+        self.seed = seed  # type: ignore[assignment]
+        self.batch_size = batch_size
+        self.value_range = value_range
+
+    def count_evals(self, n_labels: int) -> int:
+        """At most: as if every image were handed over."""
+        looks = 1 + len(self.variants_) + self.augmentations
+        return looks * self.first_.count_evals(n_labels) + self.then_.count_evals(n_labels)
+
+    def _prepare(self) -> None:
+        self._check_common()
+        if self.augmentations < 0 or not list(self.templates):
+            raise InputError(
+                "HandOver needs at least one template and augmentations >= 0; got "
+                f"{len(list(self.templates))} and {self.augmentations}."
+            )
+        self.first_ = self._ready("first", self.first)
+        self.then_ = self._ready("then", self.then)
+        if "template" not in self.first_.get_params(deep=False):
+            raise InputError(f"first must take a template; {self.first_.method} takes none.")
+        self.variants_ = [
+            self._ready("first", clone(self.first).set_params(template=t)) for t in self.templates
+        ]
+
+    def _members(self) -> list[Classifier]:
+        return [self.first_, self.then_]
+
+    def _score(
+        self,
+        images: list[np.ndarray],
+        labels: list[list[str]] | None,
+        progress: Progress | None,
+    ) -> Scores:
+        log_p, scores = self._log_proba(self.first_, images, labels, progress)
+        answers, evals = [log_p.argmax(1)], scores.evals.copy()
+        for variant in self.variants_:
+            again = variant._score(images, labels, progress)
+            answers.append(again.logits.argmax(1))
+            evals += again.evals
+        for number in range(self.augmentations):
+            turned = [_turned(image, image_key(0, image), number) for image in images]
+            again = self.first_._score(turned, labels, progress)
+            answers.append(again.logits.argmax(1))
+            evals += again.evals
+        unstable = np.flatnonzero((np.stack(answers) != answers[0]).any(0))
+        handed = np.zeros(log_p.shape)
+        if len(unstable):
+            rest = None if labels is None else [labels[i] for i in unstable]
+            chosen = [images[i] for i in unstable]
+            second, more = self._log_proba(self.then_, chosen, rest, progress)
+            log_p[unstable] = -np.inf
+            log_p[unstable, : second.shape[1]] = second
+            evals[unstable] += more.evals
+            handed[unstable] = 1
+        return Scores(log_p, evals, None, {"handed_over": handed})
+
+
+def _added(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    """The sum of two counts, of which either may be missing."""
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b
+
+
+def _turned(image: np.ndarray, key: int, number: int) -> np.ndarray:
+    """An augmentation of uint8 `[h, w, 3]`: at most 6 degrees, 10 % and 5 % of the side."""
+    u = torch.from_numpy(jitter(key, number))[None]
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    out = affine(pixels, u[:, 0] * 0.1, 1 + 0.1 * u[:, 1], 0.1 * u[:, 2:4])
+    return out[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
