@@ -61,6 +61,30 @@ def test_text_output_ranks_the_labels(monkeypatch, capsys, folder, model):
     assert out.count("%") == 2 and "0.png" in out
 
 
+def test_shortlist(monkeypatch, capsys, folder, model):
+    line = ["classify", folder, "--labels", "sneaker,bag,coat,dress", "--model", model, "--json",
+            "--set", "draws=2", "--priors", "sneaker=1,bag=1,coat=1,dress=9"]  # fmt: skip
+    assert run(monkeypatch, *line, "--shortlist", "tiny-clip:2") == 0
+    out, err = capsys.readouterr()
+    records = [json.loads(one) for one in out.splitlines()]
+    assert len(records) == 3 and "15 evaluations" in err  # CLIP once, two labels twice
+    for record in records:
+        assert record["evals"] == 5 and record["method"] == "shortlist"
+        assert record["model"] == model.rpartition("/")[2]
+        assert sum(record["scores"].values()) == pytest.approx(1)
+    assert run(monkeypatch, *line, "--shortlist", "5") == 2
+    assert "--shortlist takes MODEL:N" in capsys.readouterr().err
+
+
+def test_resolution(monkeypatch, capsys, folder, model):
+    line = ["classify", folder / "0.png", "--labels", "cat,dog", "--model", model,
+            "--set", "draws=1"]  # fmt: skip
+    assert run(monkeypatch, *line, "--resolution", 24) == 0
+    assert run(monkeypatch, *line, "--resolution", 18) == 2
+    assert "takes resolutions that are multiples of 4; got 18" in capsys.readouterr().err
+    assert dz.load(model, resolution=24).shape == (4, 12, 12)
+
+
 def test_one_bad_file_among_good_ones_loses_nothing(monkeypatch, capsys, folder, model):
     (folder / "1.png").write_text("not an image")
     code = run(monkeypatch, "classify", folder, folder / "missing.png", "--labels", "cat,dog",

@@ -150,3 +150,17 @@ def test_fit_square_crops_the_centre_and_keeps_exact_sizes():
     square = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     assert fit_square(square, 8) is square
     assert to_tensor([square], 8).min() >= -1 and to_tensor([square], 8).shape == (1, 3, 8, 8)
+
+
+def test_affine_turns_scales_and_shifts():
+    import torch
+
+    from diffzero.images import affine
+
+    x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    zero, one = torch.zeros(2), torch.ones(2)
+    assert torch.allclose(affine(x, zero, one, torch.zeros(2, 2)), x, atol=1e-6)
+    half = affine(x, zero + np.pi, one, torch.zeros(2, 2))
+    assert torch.allclose(half, x.flip(-1, -2), atol=1e-5)
+    moved = affine(x, zero, one, torch.tensor([[2 / 9, 0.0]] * 2))  # one pixel of nine
+    assert torch.allclose(moved[..., :-1], x[..., 1:], atol=1e-5)

@@ -6,6 +6,7 @@ import diffzero as dz
 from diffzero.evaluate.metrics import (
     expected_calibration_error,
     fit_temperature,
+    mcnemar,
     percent,
     wilson,
 )
@@ -45,3 +46,9 @@ def test_smooth_temperature_stays_sane_where_every_image_is_right():
     hard = fit_temperature([(logits, labels)])
     soft = fit_temperature([(logits, labels)], smooth=True)
     assert hard < 0.1 < soft < 3
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant():
+    assert mcnemar(0, 0) == 1 and mcnemar(7, 7) == 1
+    assert mcnemar(10, 0) == pytest.approx(2 * 0.5**10)
+    assert mcnemar(3, 9) == mcnemar(9, 3) == pytest.approx(2 * 299 / 4096)  # sum of C(12, 0..3)

@@ -42,3 +42,12 @@ def test_noise_is_standard_normal_and_draws_are_independent():
     correlation = np.corrcoef(flat)[np.triu_indices(64, 1)]
     assert np.abs(correlation).max() < 5 / np.sqrt(flat.shape[1])
     assert np.array_equal(gaussian(99, 5, (3, 16, 16)), z[5])
+
+
+def test_jitter_belongs_to_the_image_and_its_number():
+    from diffzero.noise import jitter
+
+    assert np.array_equal(jitter(7, 3), jitter(7, 3))
+    many = np.stack([jitter(7, i) for i in range(400)])
+    assert (np.abs(many) <= 1).all() and np.abs(many.mean(0)).max() < 0.12
+    assert not np.array_equal(jitter(7, 3), jitter(8, 3))

@@ -91,3 +91,40 @@ def test_a_pipeline_without_a_part_is_refused(tokenizer):
     pipe.text_encoder = None
     with pytest.raises(dz.InputError, match="the pipeline has no text_encoder"):
         dz.load(pipe)
+
+
+TEXT_METHODS = {
+    "elbo": {"draws": 2},
+    "likelihood": {"steps": 2},
+    "latent-knn": {"steps": 2},
+    "noise-denoise": {"steps": 2, "draws": 1, "guidance": 7.5},
+    "noise-denoise-vote": {"steps": 2, "levels": (0.3, 0.6)},
+    "cross-attention": {},
+    "textual-inversion": {"steps": 2, "draws": 2},
+    "weighted": {"steps": 2, "draws": 2},
+}
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2"])
+def test_every_method_runs_on_real_folders(tokenizer, photos, tmp_path, kind):
+    """SD 1's classes, and SD 2's: v-prediction, linear projections, heads of their own number."""
+    from diffusers import UNet2DConditionModel
+
+    from diffzero.methods import METHODS, make
+
+    pipe = sd_pipeline(tokenizer, "v_prediction" if kind == "sd2" else "epsilon")
+    if kind == "sd2":
+        own = {"attention_head_dim": (2, 4), "use_linear_projection": True}
+        pipe.unet = UNet2DConditionModel.from_config({**pipe.unet.config, **own})
+    pipe.save_pretrained(tmp_path / kind)
+    backbone = dz.load(tmp_path / kind)
+    assert set(TEXT_METHODS) | {"clip"} == set(METHODS)
+    words = ["cat", "dog", "fox"]
+    for name, options in TEXT_METHODS.items():
+        classifier = make(name, backbone, options).fit(words)
+        scores = classifier.scores(photos[:2])
+        assert np.isfinite(scores.logits).all(), name
+        assert (scores.evals == classifier.count_evals(3)).all(), name
+        assert np.allclose(classifier.predict_proba(photos[:2]).sum(1), 1), name
+    with pytest.raises(dz.InputError, match="clip needs a CLIP model"):
+        make("clip", backbone, {}).fit(words)

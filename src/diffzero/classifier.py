@@ -150,10 +150,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def probabilities(self, scores: Scores, *, fitted: bool = True) -> np.ndarray:
         """Probabilities from scores; priors apply to the fitted classes only."""
+        return np.exp(self.log_probabilities(scores, fitted=fitted))
+
+    def log_probabilities(self, scores: Scores, *, fitted: bool = True) -> np.ndarray:
+        """Their logarithms, finite for every class however improbable."""
         logits = scores.logits / self.temperature_in_use()
         if fitted:
             logits = logits + self.log_priors_
-        return np.exp(log_softmax(logits, axis=1))
+        return log_softmax(logits, axis=1)
 
     def temperature_in_use(self) -> float:
         """The user's temperature, else the card's, else 1."""

@@ -54,6 +54,10 @@ def classify(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Method argument as name=value; repeatable.")
     ] = None,
+    shortlist: Annotated[
+        str | None,
+        typer.Option(help="CLIP:N, such as tiny-clip:5: that CLIP model keeps its best N labels."),
+    ] = None,
     priors: Annotated[str | None, typer.Option(help="cat=0.7,dog=0.3")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights.")] = False,
@@ -70,9 +74,12 @@ def classify(
     files = expand(paths)
     options = parse_settings(settings)
     options |= {"template": list(template)} if template else {}
-    options |= {"priors": parse_priors(priors)} if priors else {}
     options = {"seed": seed, "batch_size": batch_size, **options}
+    outer = {"priors": parse_priors(priors)} if priors else {}
+    options |= {} if shortlist else outer
     classifier = build(model, method, options, device, dtype, allow_pickle, resolution)
+    if shortlist is not None:
+        classifier = shortened(classifier, shortlist, device, outer)
     classifier.fit(names)
     failed = 0
     emit = emit_json if as_json else emit_text
@@ -330,6 +337,19 @@ def build(
     )
     fitting = "clip" if isinstance(loaded, ClipBackbone) else "elbo"
     return make(method or fitting, loaded, options)
+
+
+def shortened(classifier: Any, shortlist: str, device: str, options: dict[str, Any]) -> Any:
+    """The classifier behind a CLIP model that keeps its best labels, from `MODEL:N`."""
+    from .loading import load
+    from .methods.clip import CLIP
+    from .methods.compose import Shortlist
+
+    model, _, keep = shortlist.rpartition(":")
+    if not model or not keep.isdigit():
+        raise InputError(f"--shortlist takes MODEL:N, such as tiny-clip:5; got {shortlist!r}.")
+    first = CLIP(load(model, device=device))
+    return Shortlist(first, classifier, int(keep), seed=classifier.seed, **options)
 
 
 def records(

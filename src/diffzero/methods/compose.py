@@ -50,12 +50,12 @@ class _Combination(Classifier):
 
     @abstractmethod
     def _members(self) -> list[Classifier]:
-        """The fitted members, the first first."""
+        """The fitted members."""
 
     @property
     def backbone_(self) -> Any:
-        """The first member's model, whose name records bear."""
-        return self._members()[0].backbone_
+        """The last member's model, the one that decides: records bear its name."""
+        return self._members()[-1].backbone_
 
     def _log_proba(
         self,
@@ -66,8 +66,7 @@ class _Combination(Classifier):
     ) -> tuple[np.ndarray, Scores]:
         """A member's `log p(c | image)` `[b, k]`, with its own temperature and priors."""
         scores = member._score(images, labels, progress)
-        with np.errstate(divide="ignore"):
-            return np.log(member.probabilities(scores, fitted=labels is None)), scores
+        return member.log_probabilities(scores, fitted=labels is None), scores
 
 
 class Shortlist(_Combination):
