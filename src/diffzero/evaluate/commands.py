@@ -30,6 +30,10 @@ def evaluate(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Method argument as name=value; repeatable.")
     ] = None,
+    shortlist: Annotated[
+        str | None, typer.Option(help="CLIP:N: that CLIP model keeps its best N classes.")
+    ] = None,
+    priors: Annotated[str | None, typer.Option(help="cat=0.7,dog=0.3")] = None,
     split: Annotated[str | None, typer.Option(help="Part of the data.")] = None,
     limit: Annotated[int | None, typer.Option(help="Images at most, a random part.")] = None,
     subset: Annotated[str | None, typer.Option(help="balanced:N, N images a class.")] = None,
@@ -49,6 +53,9 @@ def evaluate(
     image_column: Annotated[str | None, typer.Option(help="Column of the images.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights.")] = False,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side in pixels, if not the model's own.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The summary on standard output.")
     ] = False,
@@ -64,7 +71,19 @@ def evaluate(
         DataChoice(
             data, split, limit, subset, classes, template, corrupt, image_column, label_column
         ),
-        ModelChoice(model, method, settings, device, dtype, batch_size, allow_pickle, seed),
+        ModelChoice(
+            model,
+            method,
+            settings,
+            device,
+            dtype,
+            batch_size,
+            allow_pickle,
+            seed,
+            shortlist,
+            priors,
+            resolution,
+        ),
         Place(out, workers, ray, gpus_per_worker),
         keep_draws=keep_draws,
         retry_errors=retry_errors,

@@ -99,7 +99,11 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    return repr(value)  # a combination holds classifiers
+    if hasattr(value, "get_params"):  # a combination holds classifiers
+        own = {k: _plain(v) for k, v in value.get_params(deep=False).items() if k != "backbone"}
+        model = value.get_params(deep=False).get("backbone")
+        return {"method": value.method, "model": getattr(model, "name", str(model)), **own}
+    return repr(value)
 
 
 def describe_model(source: str, loaded: Any) -> dict[str, Any]:

@@ -71,22 +71,26 @@ class ModelChoice:
     batch_size: int | None
     allow_pickle: bool
     seed: int
+    shortlist: str | None = None
+    priors: str | None = None
+    resolution: int | None = None
 
-    def build(
-        self, names: list[str], template: list[str] | None, device: str | None = None
-    ) -> Any:
+    def build(self, names: list[str], template: list[str] | None) -> Any:
         """A fitted classifier."""
-        from ..cli import build, parse_settings
+        from ..cli import build, parse_priors, parse_settings, shortened
 
         options: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
-        # Only ensembling methods take lists.
-        options |= (
-            {"template": template[0] if len(template) == 1 else template} if template else {}
-        )
+        if template:  # only ensembling methods take lists
+            options["template"] = template[0] if len(template) == 1 else template
         options |= parse_settings(self.settings)
+        outer = {"priors": parse_priors(self.priors)} if self.priors else {}
+        options |= {} if self.shortlist else outer
         classifier = build(
-            self.model, self.method, options, device or self.device, self.dtype, self.allow_pickle
-        )
+            self.model, self.method, options, self.device, self.dtype, self.allow_pickle,
+            self.resolution,
+        )  # fmt: skip
+        if self.shortlist is not None:
+            classifier = shortened(classifier, self.shortlist, self.device, outer)
         return classifier.fit(names)
 
 
