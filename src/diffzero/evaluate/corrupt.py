@@ -108,25 +108,11 @@ def _apply(pixels: np.ndarray, name: str, severity: int, seed: int) -> np.ndarra
         noisy = random_noise(pixels, "s&p", rng=np.random.default_rng(seed), amount=share)
         return (np.clip(noisy, 0, 1) * 255).astype(np.uint8)
     package = _package()
-    with _lock:  # the generators below belong to the process
+    own = {"seed": seed} if name == "glass_blur" else {}
+    with _lock:  # numpy's old generator belongs to the process
         state = np.random.get_state()
         np.random.seed(seed)
-        if name == "glass_blur":
-            _seed_compiled(seed)
         try:
-            return package.corrupt(pixels, severity, name)
+            return package.corrupt(pixels, severity, name, **own)
         finally:
             np.random.set_state(state)
-
-
-def _seed_compiled(seed: int) -> None:
-    """Compiled code of the package has a generator of its own."""
-    global _compiled
-    if _compiled is None:
-        from numba import njit
-
-        _compiled = njit(lambda s: np.random.seed(s))
-    _compiled(seed)
-
-
-_compiled: Any = None

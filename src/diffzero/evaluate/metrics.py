@@ -34,7 +34,7 @@ def wilson(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]
     p, zz = correct / n, z * z / n
     middle, half = p + zz / 2, z * np.sqrt(p * (1 - p) / n + zz / (4 * n))
     low, high = (middle - half) / (1 + zz), (middle + half) / (1 + zz)
-    return min(low, p), max(high, p)  # rounding must not leave the estimate outside
+    return float(min(low, p)), float(max(high, p))  # rounding must not leave p outside
 
 
 def bin_of(proba: np.ndarray, bins: int = BINS) -> np.ndarray:
