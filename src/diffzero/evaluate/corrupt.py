@@ -94,7 +94,8 @@ def _package() -> Any:
     except ImportError as error:
         raise InputError(
             f"Corruptions need the package imagecorruptions-imaug ({error}). Install it with "
-            "pip install 'diffzero[robustness]'."
+            "pip install 'diffzero[robustness]'; where a library such as libGL is missing, put "
+            "opencv-python-headless in the place of opencv-python."
         ) from None
     return imagecorruptions
 
