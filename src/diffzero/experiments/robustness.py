@@ -130,19 +130,20 @@ def _contrast(change: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def _verdict(numbers: dict[str, Any]) -> str:
-    found = {
-        kind: [k for k, v in numbers["false_minus_true"].items() if v[kind]["interval"][0] > 0]
-        for kind in ("error", "encoding")
-    }
     m = numbers["mean_over_corruptions"]
     low, high = m["clip_loses_more_by"]["interval"]
     who = "CLIP loses more" if low > 0 else "diffusion loses more" if high < 0 else "no difference"
-    names = {kind: ", ".join(v) or "none" for kind, v in found.items()}
+    parts = []
+    for kind in ("error", "encoding"):
+        ends = {k: v[kind]["interval"] for k, v in numbers["false_minus_true"].items()}
+        wrong = [k.replace("_", " ") for k, (left, _) in ends.items() if left > 0]
+        right = sum(end < 0 for _, end in ends.values())
+        names = ", ".join(wrong) or "none"
+        parts.append(f"by {kind} {names} ({right} of {len(ends)} hurt the right one more)")
     return (
         f"Accuracy lost to corruptions, CLIP's minus diffusion's: "
         f"{100 * m['clip_loses_more_by']['value']:.1f} points [{100 * low:.1f}, {100 * high:.1f}] "
-        f"({who}). Corruptions that hurt wrong labels more than the right one: by denoising "
-        f"error {names['error']}; by encoding {names['encoding']}."
+        f"({who}). Corruptions that hurt wrong labels more than the right one: {'; '.join(parts)}."
     )
 
 
