@@ -1,11 +1,9 @@
 """Ray workers give the records of a single process, also when one of them is killed."""
 
-import json
 import os
 import signal
 import time
 
-import numpy as np
 import psutil
 import pytest
 
@@ -51,4 +49,4 @@ def test_no_cluster_at_the_address(tmp_path):
     process = classify_digits(tmp_path, 4, "--ray", "127.0.0.1:1", quiet=False)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and "no cluster there" in err
-    assert np.all([json.loads(line) for line in (tmp_path / "records.jsonl").open()])
+    assert (tmp_path / "records.jsonl").read_text() == ""

@@ -163,6 +163,8 @@ def start(address: str | None, workers: int | None) -> Any:
         raise InputError(
             f"Workers need Ray ({error}). Install it with pip install 'diffzero[ray]'."
         ) from None
+    if address is not None:
+        _knock(address)
     ray.shutdown()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
@@ -177,3 +179,18 @@ def start(address: str | None, workers: int | None) -> Any:
             f"--ray {address}: no cluster there ({first}). Start one with ray start --head."
         ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would wait there for minutes."""
+    import socket
+
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # a word such as auto, which Ray looks up itself
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--ray {address}: no cluster there ({error}). Start one with ray start --head."
+        ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def caveats(run: Run, summary: dict[str, Any]) -> list[str]:
     found = []
     chance = 1 / len(run.classes)
     if run.config["warnings"]:
-        found += run.config["warnings"]
+        found += [shorten(text, 300, placeholder=" ...") for text in run.config["warnings"]]
         if summary["images"]:
             low, high = summary["intervals"]["acc1"]
             against = "above" if low > chance else "below" if high < chance else "no better than"
