@@ -176,7 +176,9 @@ def start(address: str | None, workers: int | None) -> Any:
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).partition("\n")[0]
         raise InputError(
-            f"--ray {address}: no cluster there ({first}). Start one with ray start --head."
+            f"--ray {address}: the cluster did not let this process in ({first}). Versions of Ray "
+            "and Python must agree; a cluster with token authentication wants RAY_AUTH_MODE=token "
+            "and its RAY_AUTH_TOKEN in the environment."
         ) from None
     return ray
 
