@@ -98,7 +98,7 @@ def test_maps_are_what_diffusers_own_slow_processor_computes(tokenizer, kind, ma
         module.get_attention_scores = spy
     g = torch.Generator().manual_seed(1)
     x, text = torch.randn(2, channels, 8, 8, generator=g), torch.randn(2, 5, 16, generator=g)
-    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]) if masked and kind == "sd1" else None
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]) if masked else None
     maps = {}
     with captured(modules, maps.__setitem__):
         unet(x, 300, text, encoder_attention_mask=mask)

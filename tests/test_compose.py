@@ -32,6 +32,22 @@ def test_shortlist_probabilities(problem):
         assert p.argmax() in kept
 
 
+def test_priors_count_in_both_stages(problem):
+    backbone, pixels, _ = problem
+    a, b = elbo(backbone, 4), elbo(backbone, 8, priors=[1e6, 1, 1, 1])
+    assert (dz.Shortlist(a, b, keep=4).fit(NAMES).predict(pixels) == "0").all()
+    for keep in (2, 3):  # a class that is certain beforehand is kept, and wins
+        short = dz.Shortlist(a, elbo(backbone, 8), keep=keep, priors=[1, 1, 1, 1e9]).fit(NAMES)
+        assert (short.predict(pixels) == "3").all()
+
+
+def test_one_model_a_name():
+    combined = dz.HandOver(dz.CLIP("tiny-clip"), dz.ELBO("tiny-sd", draws=1), augmentations=0)
+    combined.fit(["sneaker", "bag"])
+    models = {id(c.backbone_) for c in (combined.first_, *combined.variants_)}
+    assert len(models) == 1 and combined.first.backbone == "tiny-clip"
+
+
 def test_shortlist_costs_the_kept_classes_only(problem):
     backbone, pixels, _ = problem
     short = dz.Shortlist(elbo(backbone, 1), elbo(backbone, 8), keep=2).fit(NAMES)
@@ -93,11 +109,15 @@ def test_hand_over_asks_the_second_about_unstable_images_only(clip, sd, photos):
     assert shares[0] == 0 < shares[1] <= shares[2]
 
 
-def test_hand_over_decides_by_agreement(sd, photos):
-    """With members whose answers are known, built of real classifiers."""
-    same = dz.HandOver(
-        dz.ELBO(sd, draws=2), dz.ELBO(sd, draws=1), ["a photo of a {}"], augmentations=0
-    ).fit(["cat", "dog"])
+def test_hand_over_counts_what_the_second_took(clip, sd, photos):
+    words, priors = ["cat", "dog"], {"cat": 1, "dog": 999}
+    second = dz.Weighted(sd, steps=1, draws=2)
+    scores = dz.HandOver(dz.CLIP(clip), second, ["{}"], augmentations=2).fit(words).scores(photos)
+    handed = scores.details["handed_over"][:, 0].astype(bool)
+    assert (scores.evals == 4 + 2 * handed).all()
+    assert scores.vjps is None if not handed.any() else (scores.vjps == 2 * handed).all()
+    # The same template agrees with itself whatever the priors.
+    same = dz.HandOver(dz.CLIP(clip, priors=priors), second, ["a photo of a {}"], 0).fit(words)
     assert not same.scores(photos).details["handed_over"].any()
 
 

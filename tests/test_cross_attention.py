@@ -62,7 +62,7 @@ def test_groups_and_their_final(sd, photos):
     assert (scores.evals == classifier.count_evals(5)).all()
     for i, row in enumerate(scores.logits):
         winners = []
-        for group in classifier._groups:
+        for group in classifier._split(words):
             if len(group) > 1:
                 pair = fitted(sd, [words[c] for c in group], order="given", baseline="none")
                 own = pair.scores(photos[i]).logits[0]
@@ -101,18 +101,42 @@ def test_heat_maps(sd, photos):
     classifier = fitted(sd, baseline="none")
     maps = classifier.heat_maps(photos[:2])
     assert len(maps) == 2 and maps[0].shape == (3, 8, 8) and (maps[0] > 0).all()
-    layers = {n: m for n, m in classifier._modules.items()}
-    assert layers and maps[0].sum(0).max() < 1
+    # Averaged over pixels a map is the logit, where all layers are of one size.
+    one = fitted(sd, layers=classifier.layer_names()[0], baseline="none")
+    logits = one.scores(photos[:2]).logits
+    assert np.allclose([m.mean((1, 2)) for m in one.heat_maps(photos[:2])], logits, atol=1e-6)
+    # What lies left in the image lies left in the map.
+    left = np.zeros((16, 16, 3), dtype=np.uint8)
+    left[:, :8] = 255
+    a, b = (one.heat_maps([i])[0] for i in (left, np.ascontiguousarray(left[:, ::-1])))
+    sides = [m[0, :, :4].mean() - m[0, :, 4:].mean() for m in (a, b)]
+    assert sides[0] * sides[1] < 0
 
 
 def test_words_that_do_not_fit_are_grouped_or_refused(tokenizer, photos):
     sd = dz.load(sd_pipeline(tokenizer))
     words = ["a photo of a cat", "a photo of a dog", "a sketch of a fox", "red cat"]
     classifier = fitted(sd, words)
-    assert len(classifier._groups) > 1
+    assert len(classifier._split(words)) > 1
     assert np.isfinite(classifier.scores(photos[0]).logits).all()
-    with pytest.raises(dz.InputError, match="too few for two of these labels in one prompt"):
-        fitted(sd, ["a photo of a red fox dog cat", "a sketch of a red fox dog cat"])
+    long = ["a photo of a red cat cat", "a photo of a red dog dog"]
+    for words in (long, [long[0], "fox", long[1], "dog"]):  # they would meet in the final
+        with pytest.raises(dz.InputError, match="too few for 'a photo of a red cat cat' and"):
+            fitted(sd, words)
+        with pytest.raises(dz.InputError, match="in one prompt of the form 'a {}'"):
+            dz.CrossAttention(sd).scores(photos[:1], candidates=[words])
+
+
+def test_cost_is_predicted_where_words_force_groups(sd, photos):
+    words = [f"a red {a} {b}" for a, b in (("cat", "dog"), ("dog", "cat"), ("fox", "dog"))]
+    words += [f"a {a} {b} {b}" for a, b in (("cat", "dog"), ("dog", "cat"), ("fox", "dog"))]
+    classifier = fitted(sd, words)
+    assert len(classifier._split(words)) > 1
+    assert (classifier.scores(photos).evals == classifier.count_evals(6)).all()
+    odd = fitted(sd, ["cat", "dog", "fox", "red fox", "red cat"], group=2)  # one has no rival
+    assert (odd.scores(photos).evals == odd.count_evals(5)).all()
+    # 2 + 2 + 1 classes, then two winners, then two more: each pair in both orders, with noise.
+    assert odd.count_evals(5) == 4 * (2 * 2)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import diffzero as dz
-from conftest import as_x0, oracle_problem
+from conftest import as_x0, oracle_problem, sd_pipeline
 from diffzero.methods.noise_denoise import pixel_l2, pyramid_l2, vote_logits
 from diffzero.samplers import denoise, executed_steps
 
@@ -93,6 +93,26 @@ def test_costs_and_batches():
     whole = dz.NoiseDenoiseVote(backbone, levels=(0.1, 0.5), steps=8, draws=2).fit(NAMES)
     assert np.allclose(whole.scores(pixels).logits, scores.logits)
     assert executed_steps(0.01, 10) == 1 and executed_steps(0.5, 9) == 4
+
+
+@pytest.mark.parametrize("level", [0.5, 1.0])
+def test_guidance_at_zero_terminal_snr_is_finite(tokenizer, photos, level):
+    pipe = sd_pipeline(tokenizer, "v_prediction", rescale_betas_zero_snr=True)
+    classifier = dz.NoiseDenoise(pipe, level=level, steps=3, draws=1, guidance=7.5)
+    logits = classifier.fit(["cat", "dog"]).scores(photos[:2]).logits
+    assert np.isfinite(logits).all() and (logits[:, 0] != logits[:, 1]).all()
+
+
+def test_reconstructions_are_what_distances_compare():
+    backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(), n=3)
+    classifier = dz.NoiseDenoise(backbone, draws=2).fit(NAMES)
+    originals, returned = classifier.reconstructions(pixels)
+    assert returned[0].shape == (4, 1, 2, *originals.shape[1:])
+    for original, own, row in zip(
+        originals, returned, classifier.scores(pixels).logits, strict=True
+    ):
+        by_hand = ((own[:, 0] - original) ** 2).mean((1, 2, 3, 4))
+        assert np.allclose(-by_hand.numpy(), row)
 
 
 def test_distances():

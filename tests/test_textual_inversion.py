@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import diffzero as dz
 from conftest import sd_pipeline
 from diffzero.methods.textual_inversion import load_token, save_token
-from diffzero.noise import image_key
+from diffzero.noise import gaussian, image_key
 
 
 def fitted(sd, **options):
@@ -47,6 +48,37 @@ def test_prompts_by_token_are_prompts_by_text(sd, tokenizer):
         sd.embed_tokens([[3] * 40])
 
 
+def test_every_view_meets_every_time(sd, photos):
+    """Times are bit-reversed, so views taken in turn would meet the same few for ever."""
+    classifier = fitted(sd, augmentations=7, draws=16)
+    views = classifier._views(photos[:1])
+    marked = torch.arange(8.0).view(1, 8, 1, 1, 1).expand_as(views).contiguous()
+    met = [[] for _ in range(8)]
+    forward = sd.forward
+
+    def met_of(x, t, c):
+        alpha, sigma = sd.schedule(t)
+        eps = torch.from_numpy(np.stack([gaussian(key, n, sd.shape) for n in numbers]))
+        view = (x - sigma.float().view(-1, 1, 1, 1) * eps) / alpha.float().view(-1, 1, 1, 1)
+        for v, time in zip(
+            view.flatten(1).mean(1).round().long().tolist(), t.tolist(), strict=True
+        ):
+            met[v].append(time)
+        return forward(x, t, c)
+
+    key = image_key(0, photos[0])
+    sd.forward = met_of
+    try:
+        for step in range(16):
+            numbers = np.arange(step * 16, step * 16 + 16)
+            classifier.loss(classifier._starts([["cat"]]), marked, [key], step)
+    finally:
+        del sd.forward
+    for times_of_view in met:
+        assert len(times_of_view) == 32
+        assert min(times_of_view) < 0.2 and max(times_of_view) > 0.8
+
+
 def test_learning_lowers_the_loss():
     from diffzero.train.data import digits_split
 
@@ -59,7 +91,16 @@ def test_learning_lowers_the_loss():
 
 
 def test_images_learn_as_if_alone(sd, photos):
-    together = fitted(sd, batch_size=64).scores(photos[:3])
+    calls, forward = [], sd.forward
+    sd.forward = lambda x, t, c: calls.append(len(x)) or forward(x, t, c)
+    try:
+        tight = fitted(sd, draws=5, batch_size=2).scores(photos[:1])
+    finally:
+        del sd.forward
+    assert max(calls) == 2 and sum(calls) == 15
+    assert np.allclose(tight.logits, fitted(sd, draws=5).scores(photos[:1]).logits, atol=1e-4)
+    with torch.no_grad():  # learning needs gradients whoever calls
+        together = fitted(sd, batch_size=64).scores(photos[:3])
     alone = fitted(sd, batch_size=2).scores(photos[:3])
     assert np.allclose(together.logits, alone.logits, atol=1e-4)
     assert (together.evals == 6).all() and (together.vjps == 6).all()
@@ -67,10 +108,11 @@ def test_images_learn_as_if_alone(sd, photos):
 
 def test_checks_are_stops_on_the_way(sd, photos):
     classifier = fitted(sd)
-    learned = classifier.learn(photos[:2], checks=(1, 3))
-    assert learned.vectors.shape[:2] == (2, 2)
+    learned = classifier.learn(photos[:2], checks=(0, 1, 3))
+    assert learned.vectors.shape[:2] == (3, 2)
+    assert np.allclose(learned.vectors[0], classifier._starts([["cat", "red fox"]] * 2))
     short = dz.TextualInversion(sd, steps=1, draws=2).fit(["cat", "red fox"])
-    assert np.allclose(-classifier.distances(learned.vectors[0]), short.scores(photos[:2]).logits)
+    assert np.allclose(-classifier.distances(learned.vectors[1]), short.scores(photos[:2]).logits)
 
 
 def test_candidates(sd, photos):
@@ -96,9 +138,19 @@ def test_tokens_travel_to_diffusers_and_back(tokenizer, photos, tmp_path):
     assert np.allclose(again._starts([["cat"]])[0].numpy(), vector)
 
 
-def test_bad_token_files(tmp_path):
+def test_bad_token_files(sd, tmp_path):
     with pytest.raises(dz.InputError, match=r"written to a \.safetensors file"):
         save_token(np.zeros(4), "<x>", tmp_path / "x.bin")
+    save_token(np.zeros(7), "<x>", tmp_path / "narrow.safetensors")
+    with pytest.raises(dz.InputError, match="a token of 7 numbers; .* embeds tokens in 16"):
+        fitted(sd, start=str(tmp_path / "narrow.safetensors"))
+    save_file({"<x>": np.zeros((2, 16), dtype=np.float32)}, tmp_path / "two.safetensors")
+    with pytest.raises(dz.InputError, match=r"one vector is read; it holds tensors \[\[2, 16\]\]"):
+        load_token(tmp_path / "two.safetensors")
+    with pytest.raises(dz.InputError, match="start is blank"):
+        fitted(sd, start=" ")
+    with pytest.raises(dz.InputError, match=r"checks are numbers of steps.*got \(-1,\)"):
+        fitted(sd).learn([np.zeros((8, 8, 3), np.uint8)], checks=(-1,))
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     with pytest.raises(dz.InputError, match="not a readable safetensors file"):
         load_token(tmp_path / "x.safetensors")

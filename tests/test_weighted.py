@@ -52,6 +52,26 @@ def test_evaluations_are_those_counted():
     assert sum(calls) == scores.evals.sum() == 5 * 3 * 2
 
 
+def test_no_call_is_larger_than_the_batch(sd, photos):
+    calls, forward = [], sd.forward
+    sd.forward = lambda x, t, c: calls.append(len(x)) or forward(x, t, c)
+    try:
+        few = (
+            dz.Weighted(sd, steps=1, draws=12, batch_size=5).fit(["cat", "dog"]).scores(photos[:2])
+        )
+    finally:
+        del sd.forward
+    assert max(calls) == 5 and sum(calls) == 24
+    whole = dz.Weighted(sd, steps=1, draws=12, batch_size=64).fit(["cat", "dog"])
+    assert np.allclose(few.logits, whole.scores(photos[:2]).logits, atol=1e-5)
+
+
+def test_a_rate_too_large_gives_no_nan():
+    backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(), n=6)
+    logits = dz.Weighted(backbone, rate=100.0).fit(NAMES).scores(pixels).logits
+    assert np.isfinite(logits).all() and (logits > -60).all()
+
+
 def test_batch_and_neighbours_do_not_matter(sd, photos):
     one = dz.Weighted(sd, steps=2, draws=2, batch_size=2).fit(["cat", "dog"])
     all_ = dz.Weighted(sd, steps=2, draws=2, batch_size=64).fit(["cat", "dog"])

@@ -86,6 +86,18 @@ class Prediction:
             case _:
                 return (self._x_t + alpha * self._out) / (alpha + sigma)
 
+    def guided(self, guidance: float) -> Prediction:
+        """`o_u + g (o_c - o_u)` of a batch whose first half is conditional, its second half not.
+
+        x and eps are affine in the output with the same x_t, so this is guidance of both, and
+        unlike guidance of eps it needs no division by alpha.
+        """
+        n = len(self._out) // 2
+        o_c, o_u = self._out.chunk(2)
+        out = o_u + guidance * (o_c - o_u)
+        alpha, sigma = self._alpha[:n].flatten(), self._sigma[:n].flatten()
+        return Prediction(self._x_t[:n], out, alpha, sigma, self._kind)
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -234,16 +246,15 @@ def as_column(scale: Tensor, like: Tensor) -> Tensor:
 
 def guided(
     backbone: Backbone, x_t: Tensor, t: Tensor, cond: Condition, empty: Condition, guidance: float
-) -> Tensor:
+) -> Prediction:
     """Classifier-free guidance `eps_u + g (eps_c - eps_u)`: two evaluations a row.
 
     References:
         Ho and Salimans, Classifier-Free Diffusion Guidance, 2022.
         https://arxiv.org/abs/2207.12598
     """
-    both = backbone.forward(torch.cat([x_t, x_t]), torch.cat([t, t]), cond + empty).eps
-    eps_c, eps_u = both.chunk(2)
-    return eps_u + guidance * (eps_c - eps_u)
+    both = backbone.forward(torch.cat([x_t, x_t]), torch.cat([t, t]), cond + empty)
+    return both.guided(guidance)
 
 
 def check_parametrisation(value: str) -> Parametrisation:

@@ -32,7 +32,7 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Option("--model", help="Card name, folder or hub id.")]
 Seed = Annotated[int, typer.Option(help="Seed of the images' noise.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
 BatchSize = Annotated[int | None, typer.Option(help="Rows a network call.")]
 IMAGE_SUFFIXES = {
@@ -79,7 +79,9 @@ def classify(
     options |= {} if shortlist else outer
     classifier = build(model, method, options, device, dtype, allow_pickle, resolution)
     if shortlist is not None:
-        classifier = shortened(classifier, shortlist, device, outer)
+        classifier = shortened(
+            classifier, shortlist, outer, device=device, dtype=dtype, allow_pickle=allow_pickle
+        )
     classifier.fit(names)
     failed = 0
     emit = emit_json if as_json else emit_text
@@ -213,7 +215,7 @@ def reproduce(
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
     setting = make_setting(
-        model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
+        name, model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
         clip=clip,
     )  # fmt: skip
     numbers = run_experiment(name, setting)
@@ -339,7 +341,7 @@ def build(
     return make(method or fitting, loaded, options)
 
 
-def shortened(classifier: Any, shortlist: str, device: str, options: dict[str, Any]) -> Any:
+def shortened(classifier: Any, shortlist: str, options: dict[str, Any], **place: Any) -> Any:
     """The classifier behind a CLIP model that keeps its best labels, from `MODEL:N`."""
     from .loading import load
     from .methods.clip import CLIP
@@ -348,7 +350,7 @@ def shortened(classifier: Any, shortlist: str, device: str, options: dict[str, A
     model, _, keep = shortlist.rpartition(":")
     if not model or not keep.isdigit():
         raise InputError(f"--shortlist takes MODEL:N, such as tiny-clip:5; got {shortlist!r}.")
-    first = CLIP(load(model, device=device))
+    first = CLIP(load(model, **place))
     return Shortlist(first, classifier, int(keep), seed=classifier.seed, **options)
 
 

@@ -92,7 +92,7 @@ def load(
     Args:
         source: A card's name (`diffzero models` lists them), a folder in diffusers' or CLIP's
             format, a hub id, or a `StableDiffusionPipeline` or `CLIPModel` folder in memory.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto` for the best there is.
         dtype: `float32`, `float16` or `bfloat16`. If None: float32 on a CPU, the card's
             elsewhere.
         allow_pickle: Accept weights that are pickles. A pickle runs code of whoever made it.
@@ -174,7 +174,11 @@ def _device(device: str) -> Any:
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cpu")
+    if device.startswith("mps"):
+        raise InputError(
+            "Device 'mps' has no double precision, which noise schedules are computed in. Use cpu."
+        )
     try:
         place = torch.device(device)
         torch.empty(0, device=place)

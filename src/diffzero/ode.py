@@ -73,7 +73,7 @@ def eps_of(
     if guidance == 1.0 or empty is None:
         return backbone.forward(alpha * xbar, t, cond).eps
     blank = empty[torch.zeros(len(xbar), dtype=torch.long, device=xbar.device)]
-    return guided(backbone, alpha * xbar, t, cond, blank, guidance)
+    return guided(backbone, alpha * xbar, t, cond, blank, guidance).eps
 
 
 @torch.no_grad()

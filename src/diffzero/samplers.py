@@ -43,12 +43,10 @@ def _prediction(
     times = torch.full((len(x_t),), t, dtype=torch.float64, device=x_t.device)
     if guidance == 1.0 or empty is None:
         prediction = backbone.forward(x_t, times, cond)
-        x, eps = prediction.x, prediction.eps
     else:
         blank = empty[torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)]
-        eps = guided(backbone, x_t, times, cond, blank, guidance)
-        alpha, sigma = (as_column(v, x_t) for v in backbone.schedule(times))
-        x = (x_t - sigma * eps) / alpha
+        prediction = guided(backbone, x_t, times, cond, blank, guidance)
+    x, eps = prediction.x, prediction.eps
     if backbone.clip is not None:
         x = x.clamp(-backbone.clip, backbone.clip)
     return x, eps

@@ -79,6 +79,30 @@ class Times:
         return self.schedule.time(torch.from_numpy(high - place * (high - low))).numpy()
 
 
+def noised(
+    backbone: Backbone, x_0: Tensor, t: np.ndarray, keys: list[int], numbers: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`x_t = alpha x_0 + sigma eps` of rows, each with a draw of its image.
+
+    Args:
+        backbone: For its schedule.
+        x_0: `[r, *shape]`.
+        t: Times, `[r]`.
+        keys: Randomness of each row's image.
+        numbers: Number of each row's draw, `[r]`.
+
+    Returns:
+        `(x_t, t, eps)` on the backbone's device.
+    """
+    noise = np.stack(
+        [gaussian(k, int(n), backbone.shape) for k, n in zip(keys, numbers, strict=True)]
+    )
+    eps = torch.from_numpy(noise).to(x_0)
+    times = torch.from_numpy(t).to(x_0.device)
+    alpha, sigma = (as_column(s, eps) for s in backbone.schedule(times))
+    return alpha * x_0 + sigma * eps, times, eps
+
+
 @dataclass(frozen=True)
 class Jobs:
     """A table of network evaluations, one row each.
@@ -160,7 +184,7 @@ def denoising_errors(
             eps_hat = backbone.forward(x_rows, t_rows, c).eps
         else:
             blank = empty[torch.zeros(len(index), dtype=torch.long, device=backbone.device)]
-            eps_hat = guided(backbone, x_rows, t_rows, c, blank, guidance)
+            eps_hat = guided(backbone, x_rows, t_rows, c, blank, guidance).eps
         errors[chunk] = _distance(eps_hat, eps[index], loss).cpu()
         if progress is not None:
             progress(per_job * len(index))

@@ -85,8 +85,11 @@ class StableDiffusion(TextBackbone):
             raise InputError(
                 f"{self.name} takes resolutions that are multiples of {step}; got {resolution}."
             )
+        if resolution == self.image_size:
+            return self
         other = copy(self)
-        other.image_size = resolution
+        other.name, other.image_size = f"{self.name}@{resolution}", resolution
+        other.temperatures = {}  # errors are summed over dimensions, of which there are others
         other.shape = (self.shape[0], resolution // factor, resolution // factor)
         return other
 
@@ -143,7 +146,8 @@ class StableDiffusion(TextBackbone):
         ids, mask = special(rows, self.room, tokens.pad_token_id, tokens.bos_token_id, tokens)
         if vectors is None or places is None:
             with torch.no_grad():
-                return Condition({"text": self._states(ids, mask)})
+                parts = zip(ids.split(256), mask.split(256), strict=True)
+                return Condition({"text": torch.cat([self._states(i, m) for i, m in parts])})
         where = torch.tensor(places) + self.first_token
         with replaced(self.text_encoder.get_input_embeddings(), vectors, where):
             return Condition({"text": self._states(ids, mask)})

@@ -183,7 +183,7 @@ def _cpu() -> str:
     return platform.processor() or "unknown"
 
 
-def peak_memory(device: Any) -> int:
+def process_peak(device: Any) -> int:
     """Most bytes held so far: of the GPU where there is one, else of this process."""
     import torch
 

@@ -90,7 +90,10 @@ class ModelChoice:
             self.resolution,
         )  # fmt: skip
         if self.shortlist is not None:
-            classifier = shortened(classifier, self.shortlist, self.device, outer)
+            classifier = shortened(
+                classifier, self.shortlist, outer, device=self.device, dtype=self.dtype,
+                allow_pickle=self.allow_pickle,
+            )  # fmt: skip
         return classifier.fit(names)
 
 
@@ -243,7 +246,7 @@ def _session(plan: Plan, todo: int, seconds: float) -> dict[str, Any]:
         "command": configuration.command(),
         "images_to_do": todo,
         "seconds": round(seconds, 3),
-        "peak_memory_bytes": configuration.peak_memory(plan.device),
+        "peak_memory_bytes": configuration.process_peak(plan.device),
         "versions": configuration.versions(),
         "machine": configuration.machine(plan.device),
     }

@@ -68,9 +68,9 @@ class Setting:
 
 
 def make_setting(
-    model: str, data: str, *, out: Path, limit: int, seed: int, device: str, clip: str
+    name: str, model: str, data: str, *, out: Path, limit: int, seed: int, device: str, clip: str
 ) -> Setting:
-    """Load the model and the images of an experiment.
+    """Load the models and the images of an experiment.
 
     Raises:
         InputError: a model or images that are not there, or that do not fit each other.
@@ -87,7 +87,8 @@ def make_setting(
             f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
             "Give the images that it was trained for."
         )
-    return Setting(backbone, images, train, out, limit, seed, clip)
+    rival = load(clip, device=device) if name in ON_TEXT | ON_ANY else None
+    return Setting(backbone, images, train, out, limit, seed, rival)
 
 
 def reproduce(name: str, setting: Setting) -> dict[str, Any]:
@@ -168,6 +169,45 @@ def example(axis: Any, setting: Setting, i: int, guesses: dict[str, Any]) -> Non
     lines += [f"{who}: {short(names[guess[i]])}" for who, guess in guesses.items()]
     below = {"ha": "center", "va": "top", "transform": axis.transAxes}
     axis.text(0.5, -0.05, "\n".join(lines), size=7, **below)
+
+
+def canvas(width: float, height: float) -> Any:
+    """An empty figure, for grids of unequal cells."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=(width, height), dpi=110)
+
+
+def parted(
+    fig: Any, grid: Any, first: int, setting: Setting, groups: dict[str, Any], guesses: Any
+) -> None:
+    """A row of examples for each group of image numbers, from column `first` of the grid on."""
+    columns = grid.ncols - first
+    for line, (title, picks) in enumerate(groups.items()):
+        for column in range(columns):
+            cell = fig.add_subplot(grid[line, column + first])
+            cell.set_axis_off()
+            if column == 0:
+                cell.set_title(title, size=9, loc="left", pad=14)
+            if column < len(picks):
+                example(cell, setting, picks[column], guesses)
+
+
+def bars(axis: Any, right: dict[str, Any], colours: list[str], names: list[str]) -> None:
+    """Accuracies with 95 % Wilson intervals; `right` holds bool `[n]` of each classifier."""
+    import numpy as np
+
+    from ..evaluate.metrics import wilson
+
+    means = np.array([r.mean() for r in right.values()])
+    low, high = np.array([wilson(int(r.sum()), len(r)) for r in right.values()]).T
+    axis.bar(names, means, yerr=[means - low, high - means], capsize=4, color=colours)
+    for i, mean in enumerate(means):
+        axis.text(i, 0.03, f"{100 * mean:.0f} %", ha="center", color="white", size=9)
+    axis.set(ylim=(0, 1))
 
 
 def spread(labels: Any, n: int) -> list[int]:

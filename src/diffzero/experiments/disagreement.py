@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.metrics import mcnemar, percent, wilson
+from ..evaluate.metrics import mcnemar, percent
 from ..methods.clip import CLIP
 from ..methods.compose import Blend, HandOver
 from ..methods.elbo import ELBO
-from . import Setting, example, figure, write
+from . import Setting, bars, canvas, parted, write
 
 DRAWS, SHOWN = 16, 5
 
@@ -73,9 +73,7 @@ def _draw(
 ) -> None:
     n = len(setting.data.labels)
     guesses = {who: scores[who].logits.argmax(1) for who in ("CLIP", "ELBO")}
-    fig = figure(1, 1)[0]
-    fig.clf()
-    fig.set_size_inches(12, 5)
+    fig = canvas(12, 5)
     grid = fig.add_gridspec(2, SHOWN + 4, wspace=0.35)
     cells = np.array([[table["both"], table["only CLIP"]], [table["only ELBO"], table["neither"]]])
     axis = fig.add_subplot(grid[0, :2])
@@ -86,24 +84,14 @@ def _draw(
     axis.set_yticks([0, 1], ["CLIP right", "CLIP wrong"], size=8)
     axis.set_title(f"n = {n}, McNemar p = {tests['ELBO']:.2g}", size=9)
     axis = fig.add_subplot(grid[1, :3])
-    means = np.array([r.mean() for r in right.values()])
-    low, high = np.array([wilson(int(r.sum()), n) for r in right.values()]).T
     names = [f"{name}\n{s.evals.mean():,.0f} evals" for name, s in scores.items()]
-    axis.bar(names, means, yerr=[means - low, high - means], capsize=4,
-             color=["#888888", "#3b5b92", "#2a7f62", "#c2410c"])  # fmt: skip
+    bars(axis, right, ["#888888", "#3b5b92", "#2a7f62", "#c2410c"], names)
     axis.tick_params(axis="x", labelsize=7)
-    axis.set_ylim(max(0, low.min() - 0.1), min(1, high.max() + 0.05))
     axis.set_title(f"accuracy; {100 * handed:.0f} % of images handed over", size=9)
-    for line, (title, picks) in enumerate({
+    groups = {
         "only ELBO right": np.flatnonzero(right["ELBO"] & ~right["CLIP"]),
         "only CLIP right": np.flatnonzero(right["CLIP"] & ~right["ELBO"]),
-    }.items()):  # fmt: skip
-        for column in range(SHOWN):
-            cell = fig.add_subplot(grid[line, column + 4])
-            cell.set_axis_off()
-            if column == 0:
-                cell.set_title(title, size=9, loc="left", pad=14)
-            if column < len(picks):
-                example(cell, setting, picks[column], guesses)
+    }
+    parted(fig, grid, 4, setting, groups, guesses)
     fig.suptitle(f"{setting.model.name} and CLIP on {setting.data.name}")
     write(fig, path)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.metrics import mcnemar, percent, wilson
+from ..evaluate.metrics import mcnemar, percent
 from ..methods.clip import CLIP
-from . import Setting, example, figure, write
+from . import Setting, bars, canvas, parted, write
 from .noise_level import distances_by_level
 
 LEVEL, STEPS, GUIDANCE, SHOWN = 0.8, 10, 7.5, 4
@@ -30,29 +30,17 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     pixel, clip = right["pixel distance"], right["CLIP distance"]
     only = {"pixel": int((pixel & ~clip).sum()), "CLIP": int((clip & ~pixel).sum())}
     p = mcnemar(only["pixel"], only["CLIP"])
-    parted = {"only CLIP distance right": np.flatnonzero(clip & ~pixel)[:SHOWN],
-              "only pixel distance right": np.flatnonzero(pixel & ~clip)[:SHOWN]}  # fmt: skip
+    groups = {"only CLIP distance right": np.flatnonzero(clip & ~pixel),
+              "only pixel distance right": np.flatnonzero(pixel & ~clip)}  # fmt: skip
     judged = {m: guesses[f"{m} distance"] for m in ("pixel", "CLIP")}
-    fig = figure(1, 1)[0]
-    fig.clf()
-    fig.set_size_inches(11, 4.6)
-    grid = fig.add_gridspec(2, SHOWN + 2, width_ratios=[1.6, 1.2, *[1] * SHOWN])
-    axis = fig.add_subplot(grid[:, :2])
-    means = np.array([r.mean() for r in right.values()])
-    low, high = np.array([wilson(int(r.sum()), n) for r in right.values()]).T
-    axis.bar(list(right), means, yerr=[means - low, high - means], capsize=4,
-             color=["#3b5b92", "#2a7f62", "#888888"])  # fmt: skip
+    fig = canvas(12, 4.8)
+    grid = fig.add_gridspec(2, SHOWN + 4, wspace=0.35)
+    axis = fig.add_subplot(grid[:, :3])
+    bars(axis, right, ["#3b5b92", "#2a7f62", "#888888"], [r.replace(" ", "\n") for r in right])
     axis.axhline(1 / len(data.classes), color="grey", linestyle=":")
-    axis.set(ylim=(0, 1), ylabel=f"accuracy, n = {n}, 95 % intervals")
+    axis.set_ylabel(f"accuracy, n = {n}, 95 % intervals")
     axis.set_title(f"McNemar, pixel against CLIP distance: p = {p:.2g}", size=9)
-    for line, (title, picks) in enumerate(parted.items()):
-        for column in range(SHOWN):
-            cell = fig.add_subplot(grid[line, column + 2])
-            cell.set_axis_off()
-            if column == 0:
-                cell.set_title(title, size=9, loc="left", pad=22)
-            if column < len(picks):
-                example(cell, setting, picks[column], judged)
+    parted(fig, grid, 4, setting, groups, judged)
     fig.suptitle(f"Distances of the same reconstructions, {setting.model.name}, level {LEVEL:g}")
     write(fig, path)
     return {

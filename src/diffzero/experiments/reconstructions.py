@@ -29,22 +29,24 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     classifier = NoiseDenoise(
         model, level=LEVEL, steps=STEPS, guidance=GUIDANCE, draws=1, seed=setting.seed
     ).fit(data.classes)
-    originals, returned = classifier.reconstructions(images)
-    distances = np.stack(
-        [
-            pixel_l2(o[None].expand_as(r[:, 0, 0]), r[:, 0, 0]).cpu()
-            for o, r in zip(originals, returned, strict=True)
-        ]
-    )
-    own = distances[np.arange(n), labels]
-    others = np.where(np.eye(len(data.classes), dtype=bool)[labels], np.inf, distances)
+    shown = spread(labels, SHOWN)
+    distances, pictures = [], {}
+    for i, image in enumerate(images):  # one at a time: few are shown
+        original, (returned,) = classifier.reconstructions([image])
+        own_view = returned[:, 0, 0]
+        distances.append(pixel_l2(original.expand_as(own_view), own_view).cpu().numpy())
+        if i in shown:
+            pictures[i] = original[0], own_view
+    table = np.stack(distances)
+    own = table[np.arange(n), labels]
+    others = np.where(np.eye(len(data.classes), dtype=bool)[labels], np.inf, table)
     rival = others.argmin(1)
     nearer = int((own < others.min(1)).sum())
-    shown = spread(labels, SHOWN)
     fig, axes = figure(8.4, 2.1 * len(shown) + 0.9, nrows=len(shown), ncols=4, squeeze=False)
     for row, i in zip(axes, shown, strict=True):
-        right, wrong = returned[i][labels[i], 0, 0], returned[i][rival[i], 0, 0]
-        cells = (originals[i], _noised(model, images[i], setting.seed), right, wrong)
+        original, returned = pictures[i]
+        right, wrong = returned[labels[i]], returned[rival[i]]
+        cells = (original, _noised(model, images[i], setting.seed), right, wrong)
         for axis, cell in zip(row, cells, strict=True):
             axis.imshow(picture(cell), interpolation="nearest")
             axis.set(xticks=[], yticks=[])

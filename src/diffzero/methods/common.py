@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,6 +93,16 @@ class DiffusionMethod(Classifier):
     def _fit_classes(self) -> None:
         """Compute what belongs to the fitted classes."""
         self._class_conditions = self.backbone_.embed(fill(self.templates_, self.names_))
+
+    def _changed(self, *free: str) -> list[str]:
+        """Arguments of the method's own that are not its defaults, but for those that are free."""
+        common = ("backbone", "temperature", "priors", "seed", "batch_size", "value_range", *free)
+        parameters = inspect.signature(type(self)).parameters
+        return [
+            name
+            for name, value in self.get_params(deep=False).items()
+            if name not in common and value != parameters[name].default
+        ]
 
     def _check_candidates(self, labels: list[list[str]]) -> None:
         """Refuse lists of candidates that the method or the model cannot serve."""

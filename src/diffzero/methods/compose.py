@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 from sklearn.base import clone
 
-from ..classifier import Classifier, Progress, Scores
+from ..classifier import Classifier, Progress, Scores, resolve
 from ..errors import InputError
 from ..images import affine
 from ..noise import image_key, jitter
@@ -43,6 +44,11 @@ class _Combination(Classifier):
         for option in ("seed", "batch_size", "value_range"):
             if getattr(self, option) is not None and option in copy.get_params(deep=False):
                 copy.set_params(**{option: getattr(self, option)})
+        if isinstance(getattr(copy, "backbone", None), str):  # one model a name, not one a member
+            models = self.__dict__.setdefault("_models", {})
+            if copy.backbone not in models:
+                models[copy.backbone] = resolve(copy.backbone)
+            copy.set_params(backbone=models[copy.backbone])
         if hasattr(self, "names_"):
             return copy.fit(self.names_)
         copy._prepare()
@@ -74,7 +80,8 @@ class Shortlist(_Combination):
 
         p(c) = p_1(c) for pruned c,    p(c) = sum over kept of p_1 * p_2(c | kept) otherwise.
 
-    No class ever gets probability zero, and a pruned one never wins.
+    No class ever gets probability zero, and a pruned one never wins. Priors, the members' own and
+    the combination's, count in both stages, and in what is kept.
 
     Cost: the first's, and the second's for `keep` classes.
 
@@ -137,15 +144,20 @@ class Shortlist(_Combination):
     ) -> Scores:
         log_p, scores = self._log_proba(self.first_, images, labels, progress)
         own = [self.names_] * len(images) if labels is None else labels
+        nothing = np.zeros(log_p.shape[1])
+        outer, inner = (nothing,) * 2
+        if labels is None:
+            outer, inner = self.log_priors_, self.then_.log_priors_
         kept = [
-            np.sort(np.argsort(-row[: len(o)], kind="stable")[: self.keep])
+            np.sort(np.argsort(-(row + outer)[: len(o)], kind="stable")[: self.keep])
             for row, o in zip(log_p, own, strict=True)
         ]
         words = [[o[c] for c in columns] for o, columns in zip(own, kept, strict=True)]
-        second, more = self._log_proba(self.then_, images, words, progress)
+        more = self.then_._score(images, words, progress)
+        second = more.logits / self.then_.temperature_in_use()
         for row, columns, decided in zip(log_p, kept, second, strict=True):
             mass = np.logaddexp.reduce(row[columns])
-            row[columns] = mass + decided[: len(columns)]
+            row[columns] = mass + log_softmax(decided[: len(columns)] + inner[columns])
         return Scores(log_p, scores.evals + more.evals, _added(scores.vjps, more.vjps))
 
 
@@ -305,16 +317,16 @@ class HandOver(_Combination):
         log_p, scores = self._log_proba(self.first_, images, labels, progress)
         answers, evals = [log_p.argmax(1)], scores.evals.copy()
         for variant in self.variants_:
-            again = variant._score(images, labels, progress)
-            answers.append(again.logits.argmax(1))
-            evals += again.evals
+            again, more = self._log_proba(variant, images, labels, progress)
+            answers.append(again.argmax(1))
+            evals += more.evals
         for number in range(self.augmentations):
-            turned = [_turned(image, image_key(0, image), number) for image in images]
-            again = self.first_._score(turned, labels, progress)
-            answers.append(again.logits.argmax(1))
-            evals += again.evals
+            turned = [_turned(i, image_key(self.seed or 0, i), number) for i in images]
+            again, more = self._log_proba(self.first_, turned, labels, progress)
+            answers.append(again.argmax(1))
+            evals += more.evals
         unstable = np.flatnonzero((np.stack(answers) != answers[0]).any(0))
-        handed = np.zeros(log_p.shape)
+        handed, vjps = np.zeros(log_p.shape), None
         if len(unstable):
             rest = None if labels is None else [labels[i] for i in unstable]
             chosen = [images[i] for i in unstable]
@@ -323,7 +335,10 @@ class HandOver(_Combination):
             log_p[unstable, : second.shape[1]] = second
             evals[unstable] += more.evals
             handed[unstable] = 1
-        return Scores(log_p, evals, None, {"handed_over": handed})
+            if more.vjps is not None:
+                vjps = np.zeros(len(images), dtype=np.int64)
+                vjps[unstable] = more.vjps
+        return Scores(log_p, evals, vjps, {"handed_over": handed})
 
 
 def _added(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:

@@ -34,7 +34,8 @@ from ..attention import captured
 from ..backbone import as_column
 from ..classifier import Progress, Scores
 from ..errors import InputError
-from ..noise import gaussian, image_key
+from ..noise import image_key
+from ..scoring import noised
 from .common import DiffusionMethod, text_backbone
 
 FORMS = {"photo": "a photo of a {}", "short": "a {}"}  # the two of the paper
@@ -60,7 +61,7 @@ class CrossAttention(DiffusionMethod):
 
     Cost: `draws` evaluations for each prompt, times the classes in it with `order="cyclic"`, times
     two with `baseline="noise"`; one prompt holds as many classes as fit, winners of several meet
-    in one more. Without orders and baseline it does not grow with the number of classes.
+    in further ones. With `order="given"` it does not grow with the classes of one prompt.
 
     A logit is the mean attention (a probability over all keys) above that of noise, or with
     `aggregate="count"` the share of pixels above the threshold.
@@ -128,27 +129,28 @@ class CrossAttention(DiffusionMethod):
 
     def count_evals(self, n_labels: int) -> int:
         """Prompts of the groups and of the finals; see the class."""
-        total = 0
         if n_labels == len(getattr(self, "names_", ())):
-            sizes = [len(g) for g in self._groups]
+            sizes = [len(g) for g in self._split(self.names_)]
         else:  # how many words fit is not known before they are
-            sizes = self._sizes(n_labels)
+            sizes = _sizes(n_labels, self.group or n_labels)
+        total, most = 0, self.group or max(sizes)
         while sizes:
-            total, sizes = total + sum(map(self._cost, sizes)), self._later(sizes)
+            total += sum(map(self._cost, sizes))
+            # Winners are taken to fit as many to a prompt as the first groups did.
+            sizes = _sizes(len(sizes), most) if len(sizes) > 1 else []
         return total
 
-    def _sizes(self, n: int) -> list[int]:
-        """Sizes of the groups of n classes, as far as `group` rules them."""
-        return [len(g) for g in np.array_split(np.arange(n), -(-n // (self.group or n)))]
-
-    def _later(self, sizes: list[int]) -> list[int]:
-        """Sizes of the groups in which the winners of these meet."""
-        return self._sizes(len(sizes)) if len(sizes) > 1 else []
-
     def _cost(self, n: int) -> int:
-        """Evaluations of one prompt of n classes."""
+        """Evaluations of one prompt of n classes; a class without rivals needs none."""
+        if n == 1:
+            return 0
         orders = n if self.order == "cyclic" else 1
         return self.draws * orders * (2 if self.baseline == "noise" else 1)
+
+    def _fitted_temperature(self) -> float | None:
+        """The card's, for the default settings but for the number of draws."""
+        fitted = self.backbone_.temperatures.get(self.method, {})
+        return None if self._changed("draws") else fitted.get(self.draws)
 
     def layer_names(self) -> list[str]:
         """Names of the attention layers that `layers` chooses from."""
@@ -169,6 +171,7 @@ class CrossAttention(DiffusionMethod):
                 f"form is photo, short, or a text with one {{}} for the label; got {self.form!r}."
             )
         self._text = text_backbone(self.backbone_, self.method)
+        self._known: dict[tuple[str, ...], list[list[int]]] = {}
         modules = self._text.attention_modules()
         patterns = [self.layers] if isinstance(self.layers, str) else self.layers
         self._modules = {
@@ -180,14 +183,32 @@ class CrossAttention(DiffusionMethod):
             raise InputError(f"layers {self.layers!r} match none of {', '.join(modules)}.")
 
     def _fit_classes(self) -> None:
-        self._groups = self._split(self.names_)
+        self._check_room(self.names_)
+
+    def _check_candidates(self, labels: list[list[str]]) -> None:
+        super()._check_candidates(labels)
+        for own in {tuple(one): None for one in labels}:
+            self._check_room(own)
+
+    def _check_room(self, labels: Sequence[str]) -> None:
+        """Refuse labels of which some two, which may meet in a final, do not fit one prompt."""
+        tokens = self._text.pieces(list(labels))
+        longest = [labels[i] for i in np.argsort([-len(t) for t in tokens], kind="stable")[:2]]
+        if sum(map(len, self._parts(longest)[0])) > self._text.room:
+            raise InputError(
+                f"{self.backbone_.name} reads {self._text.room} tokens, too few for "
+                f"{longest[0]!r} and {longest[1]!r} in one prompt of the form {self._form!r}. "
+                "Use shorter labels or form='short'."
+            )
 
     def _split(self, labels: Sequence[str]) -> list[list[int]]:
-        """Columns of the classes, in the fewest groups of like size whose prompts fit.
+        """Columns of the classes, in the fewest groups of like size whose prompts fit."""
+        key = tuple(labels)
+        if key not in self._known:
+            self._known[key] = self._fewest_groups(labels)
+        return self._known[key]
 
-        Raises:
-            InputError: two classes do not fit one prompt.
-        """
+    def _fewest_groups(self, labels: Sequence[str]) -> list[list[int]]:
         k, room = len(labels), self._text.room
         least = 1 if self.group is None else -(-k // self.group)
         for n in range(least, k):
@@ -195,12 +216,9 @@ class CrossAttention(DiffusionMethod):
             longest = max(
                 sum(map(len, self._parts([labels[c] for c in g])[0])) for g in groups if g
             )
-            if longest <= room and min(map(len, groups)) >= (1 if n > 1 else 2):
+            if longest <= room:
                 return groups
-        raise InputError(
-            f"{self.backbone_.name} reads {room} tokens, too few for two of these labels in one "
-            f"prompt of the form {self._form!r}. Use shorter labels or form='short'."
-        )
+        raise AssertionError("_check_room saw to it that any two classes fit")
 
     def _parts(self, labels: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """Token ids of a prompt piece by piece, and which pieces are the classes."""
@@ -275,6 +293,8 @@ class CrossAttention(DiffusionMethod):
 
     def _aggregate(self, maps: dict[str, Tensor]) -> np.ndarray:
         """Maps `[c, pixels]` of each layer to one number a class, `[c]`."""
+        if not maps:  # no rivals, no prompt
+            return np.zeros(1)
         values = []
         for layer in maps.values():
             if self.aggregate == "mean":
@@ -296,6 +316,8 @@ class CrossAttention(DiffusionMethod):
         """
         loaded, labels = self._inputs(images, candidates)
         own = [self.names_] * len(loaded) if labels is None else labels
+        if labels is not None:
+            self._check_candidates(labels)
         if any(len(self._split(o)) > 1 for o in own):
             raise InputError("These classes do not fit one prompt; draw maps of fewer at a time.")
         keys = [image_key(self.seed, image) for image in loaded]
@@ -310,6 +332,7 @@ class CrossAttention(DiffusionMethod):
         rows = [
             (place, shift, draw, blank)
             for place, item in enumerate(items)
+            if len(item.labels) > 1
             for shift in range(len(item.labels) if self.order == "cyclic" else 1)
             for draw in range(self.draws)
             for blank in ((False, True) if self.baseline == "noise" else (False,))
@@ -345,15 +368,12 @@ class CrossAttention(DiffusionMethod):
     ) -> Tensor:
         """What the network sees in each row: the image with or without noise, or noise alone."""
         images = [items[place].image for place, _, _, _ in rows]
-        noise = [
-            gaussian(keys[i], draw, self.backbone_.shape)
-            for i, (_, _, draw, _) in zip(images, rows, strict=True)
-        ]
-        eps = torch.from_numpy(np.stack(noise)).to(x_0)
-        t = torch.full((len(rows),), self.t, dtype=torch.float64, device=x_0.device)
-        alpha, sigma = (as_column(s, eps) for s in self.backbone_.schedule(t))
         clean = x_0[torch.tensor(images, device=x_0.device)]
-        x_t = alpha * clean + sigma * eps if self.noised else clean
+        numbers = np.array([draw for _, _, draw, _ in rows])
+        times, own = np.full(len(rows), self.t), [keys[i] for i in images]
+        noisy, t, eps = noised(self.backbone_, clean, times, own, numbers)
+        alpha, sigma = (as_column(s, eps) for s in self.backbone_.schedule(t))
+        x_t = noisy if self.noised else clean
         blank = as_column(torch.tensor([b for *_, b in rows], device=x_0.device), eps)
         pure = (alpha**2 + sigma**2).sqrt() * eps  # as large as data of unit variance with noise
         return blank * pure + (1 - blank) * x_t
@@ -378,6 +398,11 @@ class CrossAttention(DiffusionMethod):
         with captured(self._modules, keep):
             self._text.forward(x_t, t, cond)
         return found
+
+
+def _sizes(n: int, most: int) -> list[int]:
+    """Sizes of the fewest groups of n classes, at most so many each."""
+    return [len(g) for g in np.array_split(np.arange(n), -(-n // most))]
 
 
 def _over_image(maps: dict[str, Tensor]) -> Tensor:

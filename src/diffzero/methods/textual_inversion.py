@@ -25,12 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbone import as_column
 from ..classifier import Progress, Scores
 from ..errors import InputError
 from ..images import affine, to_tensor
-from ..noise import gaussian, image_key, jitter, quantiles
+from ..noise import image_key, jitter, quantiles
+from ..scoring import Times, noised
 from .common import DiffusionMethod, text_backbone
+
+SCALE = 1024.0  # of the loss while it is differentiated
 
 
 @dataclass(frozen=True)
@@ -125,18 +127,35 @@ class TextualInversion(DiffusionMethod):
                 f"augmentations must be at least 0 and rate positive; got {self.augmentations} "
                 f"and {self.rate}."
             )
-        low, high = self._t_range()
-        if not 0 <= low < high <= 1:
-            raise InputError(f"t_range must satisfy 0 <= min < max <= 1; got {(low, high)}.")
+        self._times = Times(self.backbone_.schedule, "uniform", self.t_range)
         self._text = text_backbone(self.backbone_, self.method)
         before, after = (part.strip() for part in self.templates_[0].split("{}"))
         self._before, self._after = self._text.pieces([before, after])
+        self._given = None if self.start == "mean" else self._read_start()
+
+    def _fitted_temperature(self) -> float | None:
+        """The card's, by evaluations, for settings that are the defaults but for their number."""
+        fitted = self.backbone_.temperatures.get(self.method, {})
+        changed = self._changed("steps", "draws")
+        return None if changed else fitted.get(self.steps * self.draws)
+
+    def _read_start(self) -> Tensor:
+        """Where every image's token begins, float32 `[d]`, from a file or from words."""
+        if not self.start.endswith(".safetensors"):
+            if not self.start.strip():
+                raise InputError("start is blank; give mean, a word, or a file of save_token.")
+            return self._mean_vector([self.start])[0]
+        vector = load_token(self.start)[1].to(self.backbone_.device).float()
+        width = self._text.token_vectors(self._text.pieces(["a"])[0]).shape[1]
+        if len(vector) != width:
+            raise InputError(
+                f"{self.start}: a token of {len(vector)} numbers; {self.backbone_.name} embeds "
+                f"tokens in {width}. Use one that was learned with this model's text encoder."
+            )
+        return vector
 
     def _fit_classes(self) -> None:
         self._class_states = self._states(self.names_)
-
-    def _t_range(self) -> tuple[float, float]:
-        return self.t_range or (self.backbone_.schedule.t_min, 1.0)
 
     def _states(self, labels: Sequence[str]) -> Tensor:
         """psi of each class, float64 `[k, d]`."""
@@ -180,8 +199,11 @@ class TextualInversion(DiffusionMethod):
         Raises:
             InputError: see `scores`.
         """
+        stops = tuple(checks or [self.steps])
+        if min(stops) < 0 or max(stops) < 1:
+            raise InputError(f"checks are numbers of steps, the last at least 1; got {stops}.")
         loaded, labels = self._inputs(images, candidates)
-        return self._learn(loaded, labels, tuple(checks or [self.steps]), progress)
+        return self._learn(loaded, labels, stops, progress)
 
     def _score(
         self,
@@ -198,7 +220,13 @@ class TextualInversion(DiffusionMethod):
 
     def distances(self, vectors: np.ndarray, labels: list[list[str]] | None = None) -> np.ndarray:
         """`||psi(v) - psi(c)||` of tokens `[b, d]`, float64 `[b, k]`, infinite where there is no
-        class."""
+        class.
+
+        Raises:
+            InputError: no classes fitted and none given.
+        """
+        if labels is None:
+            self._check_fitted()
         psi = self.learned_states(torch.from_numpy(vectors).to(self.backbone_.device))
         if labels is None:
             return torch.cdist(psi, self._class_states).cpu().numpy()
@@ -214,8 +242,7 @@ class TextualInversion(DiffusionMethod):
         checks: tuple[int, ...],
         progress: Progress | None,
     ) -> Learned:
-        size = self.batch_size or self.backbone_.default_batch_size()
-        size = max(1, size // self.draws)
+        size = max(1, self._rows_a_call() // self.draws)
         parts = []
         for begin in range(0, len(images), size):
             part = images[begin : begin + size]
@@ -228,21 +255,23 @@ class TextualInversion(DiffusionMethod):
             np.concatenate([p.losses for p in parts], 1),
         )
 
+    def _rows_a_call(self) -> int:
+        return self.batch_size or self.backbone_.default_batch_size()
+
     def _starts(self, words: list[list[str]]) -> Tensor:
         """Where each image's token begins, float32 `[b, d]`."""
         if self.start == "mean":
             tables = {tuple(own): None for own in words}
-            means = {own: self._mean_vector(list(own)) for own in tables}
+            means = {own: self._mean_vector(list(own))[0] for own in tables}
             return torch.stack([means[tuple(own)] for own in words])
-        if self.start.endswith(".safetensors"):
-            vector = load_token(self.start)[1].to(self.backbone_.device)
-            return vector.float().expand(len(words), -1).clone()
-        return self._mean_vector([self.start]).expand(len(words), -1).clone()
+        assert self._given is not None
+        return self._given.expand(len(words), -1).clone()
 
     def _mean_vector(self, words: list[str]) -> Tensor:
-        """Mean input embedding of the words, each the mean of its tokens."""
+        """Mean input embedding of the words, each the mean of its tokens, `[1, d]`."""
         pieces = self._text.pieces(words)
-        return torch.stack([self._text.token_vectors(p).float().mean(0) for p in pieces]).mean(0)
+        each = torch.stack([self._text.token_vectors(p).float().mean(0) for p in pieces])
+        return each.mean(0, keepdim=True)
 
     def _views(self, images: list[np.ndarray]) -> Tensor:
         """`x_0` of each image and its augmentations, `[b, 1 + augmentations, *shape]`."""
@@ -272,13 +301,22 @@ class TextualInversion(DiffusionMethod):
         """Adam acts on each number by itself, so images that share a batch learn as if alone."""
         vectors = start.clone().requires_grad_()
         adam = torch.optim.Adam([vectors], lr=self.rate)
-        kept, losses = {}, []
+        kept, losses = {0: start.float().cpu().numpy()}, []
+        most = max(1, self._rows_a_call() // len(views))
         for step in range(max(checks)):
-            adam.zero_grad()
-            loss = self.loss(vectors, views, keys, step)
-            vectors.grad = torch.autograd.grad(loss.sum(), vectors)[0]
+            numbers = np.arange(step * self.draws, (step + 1) * self.draws)
+            vectors.grad, total = torch.zeros_like(vectors), np.zeros(len(views))
+            for begin in range(0, self.draws, most):
+                part = numbers[begin : begin + most]
+                share = len(part) / self.draws
+                with torch.enable_grad():
+                    loss = self._loss_of(vectors, views, keys, part)
+                    # Scaled, since a mean over thousands of elements is too small for fp16.
+                    (slope,) = torch.autograd.grad(SCALE * loss.sum(), vectors)
+                vectors.grad += slope * (share / SCALE)
+                total += share * loss.detach().double().cpu().numpy()
             adam.step()
-            losses.append(loss.detach().double().cpu().numpy())
+            losses.append(total)
             if step + 1 in checks:
                 kept[step + 1] = vectors.detach().float().cpu().numpy().copy()
             if progress is not None:
@@ -294,20 +332,26 @@ class TextualInversion(DiffusionMethod):
             keys: Randomness of each image.
             step: Its draws are numbers `step * draws` and on.
         """
-        backbone, m, b = self.backbone_, self.draws, len(views)
-        numbers = np.arange(step * m, (step + 1) * m)
-        low, high = self._t_range()
-        place = np.stack([quantiles(key, numbers) for key in keys])
-        t = torch.from_numpy(low + place * (high - low)).flatten().to(views.device)
-        noise = np.stack([gaussian(k, int(n), backbone.shape) for k in keys for n in numbers])
-        eps = torch.from_numpy(noise).to(views)
-        x_0 = views[:, torch.from_numpy(numbers % views.shape[1])].flatten(0, 1)
-        alpha, sigma = (as_column(s, eps) for s in backbone.schedule(t))
+        numbers = np.arange(step * self.draws, (step + 1) * self.draws)
+        return self._loss_of(vectors, views, keys, numbers)
+
+    def _loss_of(
+        self, vectors: Tensor, views: Tensor, keys: list[int], numbers: np.ndarray
+    ) -> Tensor:
+        """The mean over these draws, `[b]`, in one call."""
+        backbone, m, (b, v) = self.backbone_, len(numbers), views.shape[:2]
+        t = np.stack([self._times.at(quantiles(key, numbers)) for key in keys]).ravel()
+        # Bit-reversed times repeat their order every power of two, so a view shifts each round:
+        # it would otherwise meet the same few times for ever.
+        view = torch.from_numpy((numbers + numbers // v) % v)
+        repeated = [key for key in keys for _ in numbers]
+        x_0 = views[:, view].flatten(0, 1)
+        x_t, t_rows, eps = noised(backbone, x_0, t, repeated, np.tile(numbers, b))
+        rows = torch.arange(b, device=views.device).repeat_interleave(m)
         with torch.enable_grad():
-            cond = self._condition(vectors)
-            rows = torch.arange(b, device=views.device).repeat_interleave(m)
-            eps_hat = backbone.forward(alpha * x_0 + sigma * eps, t, cond[rows]).eps
-            return (eps - eps_hat).square().flatten(1).mean(1).view(b, m).mean(1)
+            eps_hat = backbone.forward(x_t, t_rows, self._condition(vectors)[rows]).eps
+            error = (eps - eps_hat).float() if eps.dtype.itemsize < 4 else eps - eps_hat
+            return error.square().flatten(1).mean(1).view(b, m).mean(1)
 
 
 def save_token(vector: np.ndarray, token: str, path: str | Path) -> None:
@@ -347,6 +391,7 @@ def load_token(path: str | Path) -> tuple[str, Tensor]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}).") from None
-    if len(tensors) != 1 or (vector := next(iter(tensors.values())).squeeze(0)).ndim != 1:
-        raise InputError(f"{path}: holds {len(tensors)} tensors; one token of one vector is read.")
+    shapes = [list(t.shape) for t in tensors.values()]
+    if len(shapes) != 1 or (vector := next(iter(tensors.values())).squeeze(0)).ndim != 1:
+        raise InputError(f"{path}: one token of one vector is read; it holds tensors {shapes}.")
     return next(iter(tensors)), vector

@@ -32,13 +32,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbone import Condition, as_column
+from ..backbone import Condition
 from ..classifier import Progress, Scores, unique_prompts
 from ..errors import InputError
-from ..noise import gaussian, image_key, quantiles
+from ..noise import image_key, quantiles
 from ..prompts import fill
-from ..scoring import Times, Weights
+from ..scoring import Times, Weights, noised
 from .common import DiffusionMethod
+
+LEAST = -50.0  # smallest log-weight
 
 
 class Weighted(DiffusionMethod):
@@ -51,7 +53,8 @@ class Weighted(DiffusionMethod):
 
     Args:
         backbone: A diffusion backbone, or what `diffzero.load` takes.
-        steps: Descents; 1 ranks the classes by the gradient at uniform weights.
+        steps: Descents; 1 ranks the classes by the gradient at uniform weights (with `mirror`;
+            Adam's first step keeps the order alone).
         draws: Noise draws a step; successive steps continue one nested sequence.
         optimizer: `mirror` (exponentiated gradient) or `adam` on the logits v, w = softmax(v).
         rate: Step size. The loss is a mean over draws of errors summed over dimensions.
@@ -76,7 +79,7 @@ class Weighted(DiffusionMethod):
         steps: int = 16,
         draws: int = 4,
         optimizer: Literal["mirror", "adam"] = "mirror",
-        rate: float = 0.1,
+        rate: float = 0.03,
         weights: Weights = "uniform",
         t_range: tuple[float, float] | None = None,
         log_snr_range: tuple[float, float] | None = None,
@@ -115,7 +118,10 @@ class Weighted(DiffusionMethod):
         self._times = Times(schedule, self.weights, self.t_range, self.log_snr_range)
 
     def _fitted_temperature(self) -> float | None:
-        return self.backbone_.temperatures.get(self.method, {}).get(self.steps * self.draws)
+        """The card's, by evaluations, for settings that are the defaults but for their number."""
+        changed = self._changed("steps", "draws")
+        fitted = self.backbone_.temperatures.get(self.method, {})
+        return None if changed else fitted.get(self.steps * self.draws)
 
     def gradient(self, images: Any, candidates: Sequence[Sequence[str]] | None = None) -> Any:
         """`dL/dw_c` at uniform weights, float64 `[b, k]`, over `steps * draws` draws.
@@ -145,14 +151,16 @@ class Weighted(DiffusionMethod):
         cost = np.full(len(images), self.count_evals(0))
         return Scores(logits, cost, cost.copy())
 
+    def _rows_a_call(self) -> int:
+        return self.batch_size or self.backbone_.default_batch_size()
+
     def _groups(
         self, images: list[np.ndarray], labels: list[list[str]] | None
     ) -> Iterator[tuple[list[int], Tensor, list[int], Condition]]:
         """Images that share their classes, a batch at a time: positions, x_0, keys, conditions."""
         if labels is not None:
             self._check_candidates(labels)
-        size = self.batch_size or self.backbone_.default_batch_size()
-        size = max(1, size // self.draws)
+        size = max(1, self._rows_a_call() // self.draws)
         if labels is None:
             sets = [(list(range(len(images))), self._class_conditions)]
         else:
@@ -179,7 +187,8 @@ class Weighted(DiffusionMethod):
             w = v.softmax(1)
             slope = self._derivative(x_0, keys, cond, w, step)
             if self.optimizer == "mirror":
-                v = (v - self.rate * slope).log_softmax(1)
+                # A weight never reaches zero: from there no gradient leads back.
+                v = (v - self.rate * slope).log_softmax(1).clamp(min=LEAST)
             else:  # through the softmax: dL/dv_c = w_c (dL/dw_c - sum_j w_j dL/dw_j)
                 v.grad = w * (slope - (w * slope).sum(1, keepdim=True))
                 adam.step()
@@ -191,22 +200,28 @@ class Weighted(DiffusionMethod):
         self, x_0: Tensor, keys: list[int], cond: Condition, w: Tensor, step: int
     ) -> Tensor:
         """`dL/dw` `[b, k]` over the draws of one step, float64 on the CPU."""
-        backbone, m = self.backbone_, self.draws
-        numbers = np.arange(step * m, (step + 1) * m)
-        t = torch.from_numpy(
-            np.stack([self._times.at(quantiles(k, numbers)) for k in keys])
-        ).flatten()
-        noise = np.stack([gaussian(k, int(n), backbone.shape) for k in keys for n in numbers])
-        eps = torch.from_numpy(noise).to(x_0)
-        t = t.to(x_0.device)
-        alpha, sigma = (as_column(s, eps) for s in backbone.schedule(t))
-        x_t = alpha * x_0.repeat_interleave(m, 0) + sigma * eps
+        numbers = np.arange(step * self.draws, (step + 1) * self.draws)
+        most = max(1, self._rows_a_call() // len(x_0))
+        slope = torch.zeros(w.shape, dtype=torch.float64)
+        for start in range(0, self.draws, most):
+            part = numbers[start : start + most]
+            slope += self._slope(x_0, keys, cond, w, part) * len(part) / self.draws
+        return slope
+
+    def _slope(
+        self, x_0: Tensor, keys: list[int], cond: Condition, w: Tensor, numbers: np.ndarray
+    ) -> Tensor:
+        """`dL/dw` `[b, k]` of the mean over these draws, in one call."""
+        backbone, m = self.backbone_, len(numbers)
+        t = np.stack([self._times.at(quantiles(key, numbers)) for key in keys]).ravel()
+        repeated = [key for key in keys for _ in numbers]
+        rows = torch.arange(len(x_0), device=x_0.device).repeat_interleave(m)
+        x_t, t_rows, eps = noised(backbone, x_0[rows], t, repeated, np.tile(numbers, len(keys)))
         leaf = w.to(x_0.device).requires_grad_()
         with torch.enable_grad():
             soft = backbone.mix(cond, leaf)
-            rows = torch.arange(len(x_0), device=x_0.device).repeat_interleave(m)
-            eps_hat = backbone.forward(x_t, t, soft[rows]).eps
-            error = (eps - eps_hat).flatten(1).square().sum(1, dtype=torch.float64)
+            eps_hat = backbone.forward(x_t, t_rows, soft[rows]).eps
+            error = (eps - eps_hat).float().flatten(1).square().sum(1, dtype=torch.float64)
             loss = self._times.weight * error.sum() / m  # the sum of every image's own loss
             (slope,) = torch.autograd.grad(loss, leaf)
         return slope.detach().double().cpu()
