@@ -123,23 +123,19 @@ class DrawParts:
 
     def join(self) -> None:
         """Make one file of all parts; images of a chunk that was scored twice stay once."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         parts = sorted(self.folder.glob("part-*.parquet"))
         if not parts:
             return
-        old = sorted(self.folder.glob("all.parquet"))
+        draft = self.folder / "all.parquet.draft"
         seen: set[str] = set()
-        kept = []
-        for path in old + parts:
-            table = pq.read_table(path)
-            names = table["image"].to_numpy()
-            fresh = ~np.isin(names.astype(str), list(seen)) if seen else np.ones(len(names), bool)
-            seen |= set(names)
-            kept.append(table.filter(pa.array(fresh)))
         with as_sentence(self.folder):
-            self._save(pa.concat_tables(kept), "all.parquet")
+            schema = pq.read_schema(parts[0])
+            with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+                for path in [*self.folder.glob("all.parquet"), *parts]:
+                    seen |= _append_unseen(writer, path, seen)
+            draft.replace(self.folder / "all.parquet")
             for path in parts:
                 path.unlink()
 
@@ -153,6 +149,25 @@ class DrawParts:
             draft.unlink(missing_ok=True)
             raise
         draft.replace(self.folder / name)
+
+
+def _append_unseen(writer: Any, path: Path, seen: set[str]) -> set[str]:
+    """Copy the rows of images that earlier files lack, a row group at a time; all its images."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    file, found = pq.ParquetFile(path), set()
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        names = set(table["image"].unique().to_pylist())
+        found |= names
+        if names & seen:
+            table = table.filter(
+                pc.is_in(table["image"], pa.array(sorted(names - seen), "string"))
+            )
+        writer.write_table(table.cast(writer.schema))
+    return found
 
 
 @dataclass(frozen=True)
@@ -216,7 +231,8 @@ def read_matrix(folder: Path) -> Matrix:
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{folder}/draws: damaged ({error}).") from None
     k, m, d = (int(pa.compute.max(table[c]).as_py()) + 1 for c in ("class", "template", "draw"))
-    names = table["image"].to_numpy()[:: d * k * m]
+    first = np.arange(0, len(table), d * k * m)
+    names = table["image"].take(first).to_numpy()
     if len(table) != len(names) * d * k * m:
         raise InputError(f"{folder}/draws: damaged: {len(table):,} rows make no whole images.")
     # A chunk that died between matrix and records was scored twice; either copy serves.
