@@ -31,7 +31,7 @@ PLAN: dict[str, tuple[str, dict[str, Any]]] = {
         {"levels": (0.4, 0.5, 0.6, 0.7, 0.8), "steps": 4, "guidance": 7.5},
     ),
     "cross-attention": ("cross-attention", {"layers": LAYERS, "t": 0.8, "draws": 2}),
-    "textual-inversion": ("textual-inversion", {"steps": 50, "rate": 0.02}),
+    "textual-inversion": ("textual-inversion", {"steps": 20, "rate": 0.02, "draws": 8}),
     "weighted": ("weighted", {"steps": 16, "draws": 4}),
     "weighted, one step": ("weighted", {"steps": 1, "draws": 32, "t_range": (0.3, 1.0)}),
     "latent-knn, guidance 3": ("latent-knn", {"guidance": 3.0, "steps": 12}),
