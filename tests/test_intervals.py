@@ -108,3 +108,14 @@ def test_a_calibrated_classifier_may_have_no_calibration_error():
     confidence = rng.uniform(0.3, 1, 300)
     assert calibration_interval(confidence, rng.random(300) < confidence)[0] == 0
     assert calibration_interval(np.ones(300), np.arange(300) % 2 == 0)[0] > 0.4
+
+
+def test_few_values_get_students_interval_not_a_false_certainty():
+    low, high = mean_interval(np.array([0.2, 0.4]))
+    assert low == 0 and high == pytest.approx(0.3 + 12.7062 * 0.1, rel=1e-4)
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(300):
+        low, high = mean_interval(rng.normal(size=5))
+        inside += low <= 0 <= high
+    assert inside / 300 >= 0.93

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from .metrics import BINS, bin_of, expected_calibration_error, mean_per_class, wilson
 
 LEVELS = (0.025, 0.975)
+SMALL = 20  # images below which the bootstrap alone is not trusted
 
 
 def resampled_counts(n: int, seed: int = 0, resamples: int | None = None) -> Iterator[np.ndarray]:
@@ -51,6 +53,9 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
         if error > 0:
             t.append((resampled - mean) / error)
     low, high = np.quantile(t, LEVELS)
+    if n < SMALL:  # so few values resample to a handful of means; never narrower than Student's
+        student = float(student_t.ppf(LEVELS[1], n - 1))
+        low, high = min(low, -student), max(high, student)
     scale = spread / np.sqrt(n - 1)
     # Losses lie above 0, and so does their mean.
     floor = 0.0 if values.min() >= 0 else -np.inf

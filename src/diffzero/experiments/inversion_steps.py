@@ -38,7 +38,13 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     axes[1].errorbar(CHECKS, accuracy, yerr=[accuracy - low, high - accuracy], marker="o",
                      capsize=3, color="#2a7f62")  # fmt: skip
     axes[1].axhline(1 / len(data.classes), color="grey", linestyle=":", label="chance")
-    axes[1].set(xscale="symlog", xlim=(-0.5, None), ylim=(0, 1), xlabel="steps of inversion", ylabel="accuracy")
+    axes[1].set(
+        xscale="symlog",
+        xlim=(-0.5, None),
+        ylim=(0, 1),
+        xlabel="steps of inversion",
+        ylabel="accuracy",
+    )
     axes[1].set_xticks(CHECKS, [str(c) for c in CHECKS])
     axes[1].minorticks_off()
     axes[1].set_title(f"Nearest class, n = {n}, 95 % intervals")

@@ -168,7 +168,7 @@ def _paint(setting: Setting, numbers: dict[str, Any], path: Path) -> None:
                 axes[0].hlines(place + shift, *ends, color=colour, alpha=0.35)
     axes[0].set_yticks(place, words)
     axes[0].set(xlim=(0, 1.02), xlabel="accuracy; lines: 95 % Wilson intervals at severity 3")
-    axes[0].legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    axes[0].legend(frameon=False, fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
     for kind, colour, shift in (("error", "#2a7f62", 0.15), ("encoding", "#7c3aed", -0.15)):
         values = [numbers["false_minus_true"][n][kind] for n in NAMES]
         x = np.array([v["value"] for v in values])
@@ -179,8 +179,6 @@ def _paint(setting: Setting, numbers: dict[str, Any], path: Path) -> None:
     axes[1].set_yticks(place, [])
     axes[1].set(xlabel="harm under wrong labels minus under the right one, relative")
     axes[1].legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
-    fig.suptitle(
-        f"{setting.model.name} and {numbers['rival']} on {setting.data.name}, n = {numbers['n']}",
-        y=1.02,
-    )
+    name = f"{setting.model.name} and {numbers['rival']} on {setting.data.name}"
+    fig.suptitle(f"{name}, n = {numbers['n']}", y=0.99)
     write(fig, path)
