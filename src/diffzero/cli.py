@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import DiffzeroError, InputError
+from .evaluate.commands import register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,7 +181,9 @@ def train(
 
 @app.command()
 def reproduce(
-    name: Annotated[str | None, typer.Argument(help="Without it, the experiments.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Without it, the list; all makes every one.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Card name, folder or hub id; a bundled one that fits if unset."),
@@ -193,33 +196,29 @@ def reproduce(
     ] = "digits=digits",
     out: Annotated[Path, typer.Option(help="Folder of picture and numbers.")] = Path("reproduced"),
     limit: Annotated[int, typer.Option(help="Images at most.")] = 60,
+    budget: Annotated[str, typer.Option(help="Of all: small, medium or large.")] = "small",
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Run an experiment of the paper; write a picture and a JSON of its numbers."""
-    from .experiments import EXPERIMENTS, ON_TEXT, Setting, default_model
+    from .experiments import EXPERIMENTS, default_model, make_setting
     from .experiments import reproduce as run_experiment
 
     if name is None:
         print_table(["experiment", "what"], list(EXPERIMENTS.items()))
         return
+    if name == "all":
+        from .experiments.everything import Everything
+
+        Everything(model, clip, data, out, budget, seed, device).run(note)
+        return
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
-    model = model or default_model(name)
-    from .loading import load
-    from .train.data import load as load_data
-
-    backbone = load(model, device=device)
-    images = load_data(data, None, "validation").subset(slice(0, limit))
-    train = load_data(data, None)
-    names = getattr(backbone, "classes", None)
-    if names is not None and names != images.classes:
-        raise InputError(
-            f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
-            "Give the images that it was trained for."
-        )
-    rival = load(clip, device=device) if name in ON_TEXT else None
-    numbers = run_experiment(name, Setting(backbone, images, train, out, limit, seed, rival))
+    setting = make_setting(
+        name, model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
+        clip=clip,
+    )  # fmt: skip
+    numbers = run_experiment(name, setting)
     if "verdict" in numbers:
         note(numbers["verdict"])
     print(f"{out / name}.png  {out / name}.json")
@@ -250,6 +249,8 @@ def methods() -> None:
         rows.append((name, method_class(name).__name__, doc[0].strip(), text))
     print_table(["method", "class", "what", "cost"], rows)
 
+
+register(app)
 
 # -- what the commands are made of -------------------------------------------------------------
 

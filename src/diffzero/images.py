@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -100,8 +100,6 @@ def _split_array(array: Any) -> list[Any]:
 
 
 def _load_file(source: str | Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
     name = str(source)
     if name.startswith(("http://", "https://")):
         raise InputError(f"{name}: image URLs are not fetched. Download it and give the path.")
@@ -110,10 +108,25 @@ def _load_file(source: str | Path) -> np.ndarray:
         raise InputError(f"{name}: no such file.")
     if path.is_dir():
         raise InputError(f"{name}: this is a folder. Give image files, or classify the folder.")
+    return open_image(path, name)
+
+
+def open_image(file: Path | IO[bytes], name: str) -> np.ndarray:
+    """An image file, on disk or in memory, as upright uint8 RGB `[h, w, 3]`.
+
+    Args:
+        file: A path, or encoded bytes as a file object.
+        name: For messages.
+
+    Raises:
+        InputError: not an image, truncated, too large, or of zero size.
+    """
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 return _pil_to_rgb(image, name)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(
@@ -123,7 +136,7 @@ def _load_file(source: str | Path) -> np.ndarray:
     except UnidentifiedImageError:
         hint = (
             " HEIC is not read; convert it to JPEG or PNG."
-            if path.suffix.lower() in (".heic", ".heif")
+            if name.lower().endswith((".heic", ".heif"))
             else " Give a JPEG, PNG, WebP, GIF, BMP or TIFF file."
         )
         raise InputError(f"{name}: not an image that can be read.{hint}") from None

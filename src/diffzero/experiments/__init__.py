@@ -1,7 +1,8 @@
 """The paper's experiments, one file each: `diffzero reproduce NAME`.
 
-Every `run` takes a backbone (class-conditional, or for those of `ON_TEXT` one that reads text) and
-labelled images, writes `NAME.png` and `NAME.json` into a folder, and returns the JSON's numbers.
+Every `run` takes a backbone (class-conditional, one that reads text for those of `ON_TEXT`, either
+for those of `ON_ANY`) and labelled images, writes `NAME.png` and `NAME.json` into a folder, and
+returns the JSON's numbers.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ EXPERIMENTS = {
     "inversion-steps": "algorithm 6: loss and accuracy against the steps of inversion",
     "disagreement": "section 4.2: CLIP right or wrong against diffusion right or wrong",
     "text-table": "all methods of text-to-image models on the same images, and CLIP",
+    "robustness": "sections 5.1 and 5.2: diffusion and CLIP on corrupted images",
 }
 ON_TEXT = {
     *("reconstructions", "noise-level", "distance", "attention-maps", "inversion-steps"),
     *("disagreement", "text-table"),
 }
+ON_ANY = {"robustness"}
 
 
 def default_model(name: str) -> str:
     """The bundled model of the kind that an experiment needs."""
-    return "tiny-sd" if name in ON_TEXT else "digits-ddpm"
+    return "tiny-sd" if name in ON_TEXT | ON_ANY else "digits-ddpm"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,30 @@ class Setting:
     clip: Any = "tiny-clip"
 
 
+def make_setting(
+    name: str, model: str, data: str, *, out: Path, limit: int, seed: int, device: str, clip: str
+) -> Setting:
+    """Load the models and the images of an experiment.
+
+    Raises:
+        InputError: a model or images that are not there, or that do not fit each other.
+    """
+    from ..loading import load
+    from ..train.data import load as load_data
+
+    backbone = load(model, device=device)
+    images = load_data(data, None, "validation").subset(slice(0, limit))
+    train = load_data(data, None)
+    names = getattr(backbone, "classes", None)
+    if names is not None and names != images.classes:
+        raise InputError(
+            f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
+            "Give the images that it was trained for."
+        )
+    rival = load(clip, device=device) if name in ON_TEXT | ON_ANY else None
+    return Setting(backbone, images, train, out, limit, seed, rival)
+
+
 def reproduce(name: str, setting: Setting) -> dict[str, Any]:
     """Run an experiment and write its picture and its numbers.
 
@@ -76,7 +103,7 @@ def reproduce(name: str, setting: Setting) -> dict[str, Any]:
         from ..methods.common import text_backbone
 
         text_backbone(setting.model, name)
-    elif not hasattr(setting.model, "classes"):
+    elif name not in ON_ANY and not hasattr(setting.model, "classes"):
         raise InputError(
             f"{name} needs a class-conditional model such as digits-ddpm; {setting.model.name} "
             "is none."

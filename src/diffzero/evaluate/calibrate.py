@@ -1,0 +1,154 @@
+"""Temperature and weights over time, fitted on one half of a run and reported on the other.
+
+    logit_c / T = - sum over bins b of  u_b S_bc,    S_bc = (sum of v e over draws in b) / draws
+
+with one weight `u_b >= 0` for every bin of t, where `v e` is the run's own weighted error: all u
+equal to 1 / T is the run at temperature T. The weights minimise the negative log-likelihood, which
+is convex in u for one template, with Platt's smoothing (see `fit_temperature`).
+
+References:
+    Li et al., Your Diffusion Model is Secretly a Zero-Shot Classifier, 2023 (which times tell
+    classes apart). https://arxiv.org/abs/2303.16203
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp, softmax
+
+from ..errors import InputError
+from .metrics import fit_temperature, mcnemar
+from .rescore import Scored, _cell, draw_weights, read_scored, rescored_logits
+from .store import as_sentence, write_json
+from .summary import metrics_of
+
+LEAST = 20  # images of a half
+
+
+def halves(ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of two random halves that depend on the names alone, not on their order."""
+    order = np.argsort(ids.astype(str), kind="stable")
+    shuffled = order[np.random.default_rng(seed).permutation(len(ids))]
+    middle = len(ids) // 2
+    return np.sort(shuffled[:middle]), np.sort(shuffled[middle:])
+
+
+def binned(scored: Scored, edges: np.ndarray) -> np.ndarray:
+    """`S`, float64 `[n, bins, k, m]`."""
+    matrix = scored.matrix
+    v = draw_weights(matrix, "as-run", scored.run.config["draws"])
+    weighted = matrix.errors * v[:, :, None, None]
+    which = np.digitize(matrix.t, edges)
+    parts = [
+        (weighted * (which == b)[:, :, None, None]).sum(1) / matrix.t.shape[1]
+        for b in range(len(edges) + 1)
+    ]
+    return np.stack(parts, axis=1)
+
+
+def joined(sums: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`logit / T` `[n, k]` and the share of each template in it `[n, k, m]`."""
+    each = -np.einsum("b,nbkm->nkm", u, sums)
+    return logsumexp(each, axis=2) - np.log(each.shape[2]), softmax(each, axis=2)
+
+
+def fit_weights(sums: np.ndarray, labels: np.ndarray, start: float) -> np.ndarray:
+    """The weights `[bins]` of least smoothed negative log-likelihood.
+
+    Args:
+        sums: `[n, bins, k, m]`.
+        labels: int64 `[n]`.
+        start: 1 / T, where all weights begin.
+    """
+    n, bins, k, _ = sums.shape
+    smooth = 1 / (n + 2)
+    target = np.full((n, k), smooth / k)
+    target[np.arange(n), labels] += 1 - smooth
+
+    def loss(relative: np.ndarray) -> tuple[float, np.ndarray]:
+        z, share = joined(sums, relative * start)
+        slope = softmax(z, axis=1) - target
+        gradient = -np.einsum("nk,nkm,nbkm->b", slope, share, sums) * start / n
+        return float(-(target * log_softmax(z, axis=1)).sum() / n), gradient
+
+    found = minimize(
+        loss, np.ones(bins), jac=True, method="L-BFGS-B", bounds=[(0, None)] * bins,
+        options={"maxiter": 500},
+    )  # fmt: skip
+    return found.x * start
+
+
+def fit(scored: Scored, bins: int, seed: int) -> dict[str, Any]:
+    """Fit on one half, measure on the other.
+
+    Raises:
+        InputError: too few images, or bins out of range.
+    """
+    if not 1 <= bins <= scored.matrix.t.shape[1]:
+        raise InputError(
+            f"--bins takes 1 to the number of draws, {scored.matrix.t.shape[1]}; got {bins}."
+        )
+    if len(scored.labels) < 2 * LEAST:
+        raise InputError(
+            f"{scored.run.folder}: {len(scored.labels)} images; fitting needs {2 * LEAST}."
+        )
+    own, other = (scored.take(i) for i in halves(scored.matrix.ids, seed))
+    edges = np.quantile(own.matrix.t, np.arange(1, bins) / bins)
+    logits, t_run = rescored_logits(own, "as-run", "mean", None, None)
+    temperature = fit_temperature([(logits, own.labels)], smooth=True)
+    u = fit_weights(binned(own, edges), own.labels, 1 / temperature)
+    measured, right = {}, {}
+    plain, _ = rescored_logits(other, "as-run", "mean", None, None)
+    for name, z in (
+        ("as run", plain / t_run),
+        ("temperature", plain / temperature),
+        ("weights", joined(binned(other, edges), u)[0]),
+    ):
+        measured[name] = metrics_of(softmax(z, axis=1), other.labels, z.shape[1])
+        right[name] = z.argmax(1) == other.labels
+    first, second = right["as run"], right["weights"]
+    return {
+        "temperature": temperature,
+        "edges": edges.tolist(),
+        "weights": u.tolist(),
+        "relative_weights": (u * temperature).tolist(),
+        "draws": scored.matrix.t.shape[1],
+        "seed": seed,
+        "held_out": measured,
+        "mcnemar_p": mcnemar(int((first & ~second).sum()), int((second & ~first).sum())),
+        "images_fitted": len(own.labels),
+        "images_held_out": len(other.labels),
+        "fitted_on": own.matrix.ids.tolist(),
+    }
+
+
+def calibrate_command(
+    folder: Path, draws: int | None, bins: int, seed: int, as_json: bool
+) -> None:
+    """The command: a table of the held-out half, and `calibration.json` in the run."""
+    from ..cli import print_table
+
+    scored = read_scored(folder)
+    if draws is not None:
+        scored = Scored(scored.run, scored.matrix.first(draws), scored.labels)
+    result = fit(scored, bins, seed)
+    path = Path(folder) / "calibration.json"
+    with as_sentence(Path(folder)):
+        write_json(path, result)
+    if as_json:
+        print(json.dumps({k: v for k, v in result.items() if k != "fitted_on"}))
+        return
+    measured = result["held_out"]
+    rows = [(m, *(_cell(measured[c][m]) for c in measured)) for m in measured["as run"]]
+    print_table([f"{result['images_held_out']:,} held-out images", *measured], rows)
+    weights = ", ".join(f"{w:.2f}" for w in result["relative_weights"])
+    print(
+        f"fitted on the other {result['images_fitted']:,}: temperature {result['temperature']:.5g}"
+        f"; weights from small t to large, relative to it: {weights}; McNemar as run against "
+        f"weights: p = {result['mcnemar_p']:.3g}\n{path}"
+    )

@@ -1,0 +1,20 @@
+"""Templates of the HTML pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def template(name: str, folder: Path = Path(__file__).parent) -> Any:
+    """A page's template; all text that it gets is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)

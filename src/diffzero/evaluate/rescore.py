@@ -1,0 +1,302 @@
+"""Predictions out of the score matrix: other weights, reductions, temperatures, fewer draws.
+
+A logit is minus a reduction over draws of `v(t) e`, where e is the error of a draw and v makes the
+mean over draws an integral over t. Draws of `weights="uniform"` have the density `1 / (b - a)` on
+`t_range = (a, b)`, those of `weights="elbo"` the density `|d lambda / dt| / (lambda range)`;
+
+| weights    | integral                      | v(t)                                           |
+|------------|-------------------------------|------------------------------------------------|
+| `uniform`  | mean of e over t              | `1 / ((b - a) density)`                        |
+| `elbo`     | `1/2 of e |d lambda / dt| dt` | `|d lambda / dt| / (2 density)`                |
+| `exp:RATE` | mean of `exp(-RATE t) e`      | `exp(-RATE t) / ((b - a) density)`             |
+
+`as-run` is whichever of the first two the run was made with.
+
+References:
+    Clark and Jaini, Text-to-Image Diffusion Models are Zero-Shot Classifiers, 2023 (exp:7).
+    https://arxiv.org/abs/2303.15233
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, logsumexp
+
+from ..errors import InputError
+from .draws import Matrix, read_matrix
+from .metrics import mcnemar, wilson
+from .store import RunStore
+from .summary import Run, metrics_of, read_run, summarise
+
+REDUCTIONS = ("mean", "median", "trimmed")
+TRIM = 0.1  # of the draws at either end
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run whose score matrix was read beside its records.
+
+    Attributes:
+        run: The run.
+        matrix: Its draws, of the images that have records.
+        labels: True class of each image, int64 `[n]`.
+    """
+
+    run: Run
+    matrix: Matrix
+    labels: np.ndarray
+
+    def take(self, index: np.ndarray) -> Scored:
+        """The same of some images."""
+        return Scored(self.run, self.matrix.take(index), self.labels[index])
+
+
+def read_scored(folder: Path) -> Scored:
+    """Matrix and labels, matched by image.
+
+    Raises:
+        InputError: not a run, or one without a matrix.
+    """
+    run, matrix = read_run(folder), read_matrix(folder)
+    label_of = dict(zip(run.records.ids, run.records.labels, strict=True))
+    keep = np.array([i for i, name in enumerate(matrix.ids) if name in label_of], dtype=np.int64)
+    matrix = matrix.take(keep)
+    return Scored(run, matrix, np.array([label_of[name] for name in matrix.ids], dtype=np.int64))
+
+
+def draw_weights(matrix: Matrix, kind: str, ranges: dict[str, Any]) -> np.ndarray:
+    """v of every draw, float64 `[n, draws]`; see the table of this module.
+
+    Args:
+        matrix: The draws.
+        kind: `as-run`, `uniform`, `elbo`, `exp:RATE`, or the path of a `calibration.json`.
+        ranges: `draws` of the run's configuration.
+
+    Raises:
+        InputError: another kind, or an unreadable calibration.
+    """
+    (a, b), (low, high) = ranges["t_range"], ranges["log_snr_range"]
+    uniform = ranges["weights"] == "uniform"
+    density = np.full_like(matrix.t, 1 / (b - a)) if uniform else matrix.slope / (high - low)
+    if kind == "as-run":
+        kind = ranges["weights"]
+    if kind == "uniform":
+        return 1 / ((b - a) * density)
+    if kind == "elbo":
+        return matrix.slope / (2 * density)
+    if kind.startswith("exp:"):
+        return np.exp(-_rate(kind) * matrix.t) / ((b - a) * density)
+    if kind.endswith(".json"):
+        found = read_calibration(Path(kind))
+        own = draw_weights(matrix, "as-run", ranges)
+        return own * np.array(found["weights"])[np.digitize(matrix.t, found["edges"])]
+    raise InputError(
+        f"--weights takes as-run, uniform, elbo, exp:RATE or a calibration.json; got {kind!r}."
+    )
+
+
+def _rate(kind: str) -> float:
+    try:
+        return float(kind.removeprefix("exp:"))
+    except ValueError:
+        raise InputError(f"exp: takes a number, such as exp:7; got {kind!r}.") from None
+
+
+def read_calibration(path: Path) -> dict[str, Any]:
+    """What `diffzero calibrate` wrote.
+
+    Raises:
+        InputError: no such file, or another kind of file.
+    """
+    try:
+        found = json.loads(path.read_text())
+        return {k: found[k] for k in ("weights", "edges", "fitted_on", "draws")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not a calibration; make one with diffzero calibrate.") from None
+
+
+def reduce_draws(weighted: np.ndarray, reduction: str) -> np.ndarray:
+    """Weighted errors `[n, draws, k, m]` to minus their reduction over draws, `[n, k, m]`.
+
+    The median and the trimmed mean are taken of differences from the mean over classes, draw by
+    draw: what the classes have in common would otherwise decide which draws count.
+
+    Raises:
+        InputError: an unknown reduction.
+    """
+    if reduction == "mean":
+        return -weighted.mean(1)
+    paired = weighted - weighted.mean((2, 3), keepdims=True)
+    if reduction == "median":
+        return -np.median(paired, axis=1)
+    if reduction == "trimmed":
+        from scipy.stats import trim_mean
+
+        return -trim_mean(paired, TRIM, axis=1)
+    raise InputError(f"--reduction takes {', '.join(REDUCTIONS)}; got {reduction!r}.")
+
+
+def join_templates(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """`T (logsumexp(l / T) - log M)` over the templates: `[n, k, m]` to `[n, k]`."""
+    m = logits.shape[2]
+    if m == 1:
+        return logits[:, :, 0]
+    return temperature * (logsumexp(logits / temperature, axis=2) - np.log(m))
+
+
+def temperature_for(config: dict[str, Any], draws: int) -> float:
+    """What a run with so many draws would have used: the user's, else the card's."""
+    return float(config["draws"]["temperatures"][str(draws)])
+
+
+def rescored_logits(
+    scored: Scored, weights: str, reduction: str, draws: int | None, temperature: float | None
+) -> tuple[np.ndarray, float]:
+    """Logits `[n, k]` under other settings, and the temperature that divides them."""
+    ranges = scored.run.config["draws"]
+    matrix = scored.matrix if draws is None else scored.matrix.first(draws)
+    t = temperature or temperature_for(scored.run.config, matrix.t.shape[1])
+    if weights.endswith(".json") and temperature is None:
+        t = 1.0  # fitted weights hold the temperature
+    v = draw_weights(matrix, weights, ranges)
+    return join_templates(reduce_draws(matrix.errors * v[:, :, None, None], reduction), t), t
+
+
+def probabilities(scored: Scored, logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Softmax with the run's priors, `[n, k]`."""
+    priors = scored.run.config["settings"].get("priors")
+    if isinstance(priors, dict):
+        priors = [priors[name] for name in scored.run.classes]
+    shift = 0.0 if priors is None else np.log(np.array(priors) / np.sum(priors))
+    return np.exp(log_softmax(logits / temperature + shift, axis=1))
+
+
+def curve_points(draws: int) -> list[int]:
+    """1, 2, 4, ... and all."""
+    return [n for n in (2**i for i in range(20)) if n < draws] + [draws]
+
+
+def accuracy_curve(scored: Scored, weights: str = "as-run") -> list[dict[str, float]]:
+    """Accuracy with its Wilson interval, and evaluations an image, against the number of draws."""
+    v = draw_weights(scored.matrix, weights, scored.run.config["draws"])
+    sums = np.cumsum(scored.matrix.errors * v[:, :, None, None], axis=1)
+    total = scored.matrix.t.shape[1]
+    cost = scored.run.config["evaluations_per_image"]
+    points = []
+    for n in curve_points(total):
+        t = temperature_for(scored.run.config, n)
+        logits = join_templates(-sums[:, n - 1] / n, t)
+        right = int((logits.argmax(1) == scored.labels).sum())
+        low, high = wilson(right, len(scored.labels))
+        points.append(
+            {"draws": n, "evaluations": cost * n // total, "accuracy": right / len(scored.labels)}
+            | {"low": low, "high": high}
+        )
+    return points
+
+
+def rescore_command(
+    folder: Path,
+    draws: int | None,
+    weights: str,
+    reduction: str,
+    temperature: float | None,
+    curve: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """The command: a table of metrics before and after, or the curve."""
+    from ..cli import note, print_table
+
+    if temperature is not None and not temperature > 0:
+        raise InputError(f"--temperature must be positive; got {temperature}.")
+    scored = read_scored(folder)
+    if weights.endswith(".json"):
+        scored = _without_fitted(scored, Path(weights), note)
+    if curve:
+        points = accuracy_curve(scored, weights)
+        if as_json:
+            print(json.dumps(points))
+            return
+        print_table(
+            ["draws", "evaluations", "accuracy", "95 % interval"],
+            [
+                (str(p["draws"]), f"{p['evaluations']:,}", f"{100 * p['accuracy']:.1f} %",
+                 f"[{100 * p['low']:.1f}, {100 * p['high']:.1f}]")
+                for p in points
+            ],
+        )  # fmt: skip
+        return
+    logits, t = rescored_logits(scored, weights, reduction, draws, temperature)
+    proba = probabilities(scored, logits, t)
+    k = len(scored.run.classes)
+    before, right_before = _as_run(scored)
+    after = metrics_of(proba, scored.labels, k)
+    right = proba.argmax(1) == scored.labels
+    p = mcnemar(int((right_before & ~right).sum()), int((right & ~right_before).sum()))
+    if out is not None:
+        _write(scored, logits, proba, out, draws, weights, reduction, t)
+    if as_json:
+        print(json.dumps({"as_run": before, "rescored": after, "temperature": t, "mcnemar_p": p}))
+        return
+    rows = [(name, _cell(before[name]), _cell(after[name])) for name in after]
+    print_table([f"{len(right):,} images", "as run", "rescored"], rows)
+    print(f"temperature {t:g}; McNemar against the run: p = {p:.3g}")
+
+
+def _without_fitted(scored: Scored, path: Path, note: Any) -> Scored:
+    fitted = set(read_calibration(path)["fitted_on"])
+    keep = np.array([name not in fitted for name in scored.matrix.ids])
+    if not keep.all():
+        note(f"{(~keep).sum():,} images that the weights were fitted on are left out.")
+    if not keep.any():
+        raise InputError(f"{path}: was fitted on every image of this run; none is left.")
+    return scored.take(np.flatnonzero(keep))
+
+
+def _as_run(scored: Scored) -> tuple[dict[str, Any], np.ndarray]:
+    records = scored.run.records
+    place = {name: i for i, name in enumerate(records.ids)}
+    rows = np.array([place[name] for name in scored.matrix.ids])
+    proba = records.proba[rows]
+    right = proba.argmax(1) == scored.labels
+    return metrics_of(proba, scored.labels, len(scored.run.classes)), right
+
+
+def _cell(metric: dict[str, float]) -> str:
+    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
+
+
+def _write(
+    scored: Scored, logits: np.ndarray, proba: np.ndarray, out: Path,
+    draws: int | None, weights: str, reduction: str, temperature: float,
+) -> None:  # fmt: skip
+    """The result as a run of its own, for `diffzero report`."""
+    from .config import command
+
+    config = dict(scored.run.config)
+    used = draws or scored.matrix.t.shape[1]
+    cost = config["evaluations_per_image"] * used // scored.matrix.t.shape[1]
+    config["settings"] = config["settings"] | {
+        "draws": used, "weights": weights, "reduction": reduction, "temperature": temperature,
+    }  # fmt: skip
+    config["data"] = config["data"] | {"images": len(scored.labels)}
+    config |= {"keep_draws": False, "evaluations_per_image": cost, "command": command()}
+    config["rescored_from"] = str(scored.run.folder)
+    names = scored.run.classes
+    with RunStore(out, config) as store:
+        for i, name in enumerate(scored.matrix.ids):
+            if name in store.done:
+                continue
+            store.append(
+                {"id": name, "label": names[scored.labels[i]],
+                 "prediction": names[int(proba[i].argmax())],
+                 "probabilities": proba[i].tolist(), "logits": logits[i].tolist(),
+                 "evals": cost, "seconds": 0.0}
+            )  # fmt: skip
+        store.finish(summarise(read_run(out)))

@@ -1,0 +1,148 @@
+"""The report is one file, says what a reader must know, and lets no label become markup."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffzero.experiments import EXPERIMENTS
+from diffzero.experiments.everything import BUDGETS, Everything
+from test_cli import run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch().context() as monkeypatch:
+        for name, options in (
+            ("diffusion", ["--model", "digits-ddpm", "--set", "draws=2", "--keep-draws"]),
+            ("rival", ["--model", "tiny-clip"]),
+        ):
+            assert run(monkeypatch, "evaluate", "--data", "digits", "--limit", 40, "--out",
+                       folder / name, *options) == 0  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def runs(finished, tmp_path):
+    """Copies of the two runs."""
+    return [shutil.copytree(finished / n, tmp_path / n) for n in ("diffusion", "rival")]
+
+
+def test_one_file_holds_everything(monkeypatch, capsys, runs, tmp_path):
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    assert run(monkeypatch, "report", *runs, "--out", page) == 0
+    out = capsys.readouterr().out
+    assert "of 40" in out and "diffusion against rival" in out
+    html = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', html)  # nothing is fetched
+    for part in ("Cost against accuracy", "Accuracy against draws", "Reliability", "Confusion",
+                 "The most confident mistakes", "Where they differ", "McNemar",
+                 "How to repeat this run"):  # fmt: skip
+        assert part in html, part
+    assert html.count("data:image/svg+xml") == 6 and "data:image/png" in html
+    assert run(monkeypatch, "report", *runs, "--json", "--out", page) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert [r["images"] for r in numbers["runs"]] == [40, 40]
+    assert numbers["comparisons"][0]["images"] == 40
+
+
+def test_labels_are_text_and_missing_pictures_are_said(monkeypatch, tmp_path):
+    data = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for name in ("zero", "<b>one"):
+        (data / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+                data / name / f"{i}.png"
+            )
+    (data / "zero" / "bad.png").write_text("no")
+    assert run(monkeypatch, "evaluate", "--data", data, "--model", "tiny-clip", "--out",
+               tmp_path / "run") == 2  # fmt: skip
+    for path in data.rglob("*.png"):
+        path.unlink()
+    page = tmp_path / "page.html"
+    assert run(monkeypatch, "report", tmp_path / "run", "--out", page) == 0
+    html = page.read_text()
+    assert "<b>one" not in html and "&lt;b&gt;one" in html
+    assert "image gone" in html and "never saw the words b in training" in html
+    assert "1 of 7 images could not be used" in html
+
+
+def test_flowers_are_admitted_not_to_be_known(monkeypatch, tmp_path):
+    data = tmp_path / "flowers"
+    rng = np.random.default_rng(0)
+    for name in ("daisy", "dandelion", "sunflower", "iris"):
+        (data / name).mkdir(parents=True)
+        for i in range(5):
+            pixels = rng.integers(0, 256, (224, 200, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(data / name / f"{i}.jpg")
+    assert run(monkeypatch, "evaluate", "--data", data, "--model", "tiny-clip", "--out",
+               tmp_path / "run") == 0  # fmt: skip
+    page = tmp_path / "page.html"
+    assert run(monkeypatch, "report", tmp_path / "run", "--out", page) == 0
+    html = page.read_text()
+    assert "never saw the words daisy, dandelion, iris, sunflower" in html
+    assert "this model does not know these classes" in html
+    assert "data:image/jpeg" in html
+
+
+def test_what_cannot_be_compared_is_said(monkeypatch, capsys, runs, tmp_path):
+    assert run(monkeypatch, "evaluate", "--data", "digits", "--split", "train", "--limit", 5,
+               "--model", "tiny-clip", "--out", tmp_path / "other") == 0  # fmt: skip
+    capsys.readouterr()
+    page = tmp_path / "page.html"
+    assert run(monkeypatch, "report", runs[1], tmp_path / "other", "--out", page) == 0
+    assert "have no image in common" in capsys.readouterr().err
+    assert run(monkeypatch, "report", tmp_path, "--out", page) == 2
+    assert "not a run" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_says_so(monkeypatch, runs, tmp_path):
+    path = runs[1] / "records.jsonl"
+    lines = path.read_bytes().splitlines(True)
+    path.write_bytes(b"".join(lines[:30]) + lines[30][:20])
+    page = tmp_path / "page.html"
+    assert run(monkeypatch, "report", runs[1], "--out", page) == 0
+    assert "Not finished: 10 of 40 images" in page.read_text()
+    assert path.read_bytes().endswith(lines[30][:20])  # a report changes nothing
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Two quick experiments in place of all."""
+    chosen = {k: EXPERIMENTS[k] for k in ("knn", "likelihood-table")}
+    monkeypatch.setattr("diffzero.experiments.everything.EXPERIMENTS", chosen)
+    monkeypatch.setitem(BUDGETS, "small", 3)
+
+
+def test_everything_resumes_and_makes_a_page(two, tmp_path):
+    def make(seed=0):
+        said = []
+        Everything(None, "tiny-clip", "digits=digits", tmp_path, "small", seed, "cpu").run(
+            said.append
+        )
+        return said
+
+    assert [s.partition(":")[0] for s in make()] == ["knn", "likelihood-table"]
+    html = (tmp_path / "index.html").read_text()
+    assert html.count("data:image/png;base64,") == 2 and '<h2 id="knn"' in html
+    (tmp_path / "knn.png").unlink()
+    said = make()
+    assert "done before" not in said[0] and said[1] == "likelihood-table: done before"
+    assert "done before" not in make(seed=1)[1]
+
+
+def test_one_failure_does_not_stop_everything(two, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("diffzero.experiments.likelihood_table.STEPS", 0)
+    assert run(monkeypatch, "reproduce", "all", "--out", tmp_path) == 1
+    err = capsys.readouterr().err
+    assert "1 of 2 experiments failed: likelihood-table" in err
+    assert (tmp_path / "knn.json").exists()
+    assert "steps must be at least 1" in (tmp_path / "index.html").read_text()
+    assert run(monkeypatch, "reproduce", "all", "--budget", "huge", "--out", tmp_path) == 2
+    assert "--budget takes small, medium, large" in capsys.readouterr().err
