@@ -14,6 +14,7 @@ import numpy as np
 from ..evaluate.metrics import percent
 from ..methods.cross_attention import CrossAttention
 from . import Setting, figure, seen, short, spread, write
+from .text_table import PLAN
 
 ASKED, SHOWN = 4, 6
 
@@ -29,7 +30,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         others = generator.permutation([c for c in range(k) if c != label])[: asked - 1]
         lists.append(generator.permutation([int(label), *map(int, others)]))
     names = [[data.classes[c] for c in own] for own in lists]
-    classifier = CrossAttention(model, seed=setting.seed)
+    classifier = CrossAttention(model, seed=setting.seed, **PLAN["cross-attention"][1])
     images = list(data.images)
     scores = classifier.scores(images, candidates=names)
     truth = np.array([list(own).index(t) for own, t in zip(lists, data.labels, strict=True)])
@@ -59,7 +60,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         f"green: the truth; ◀: the answer; red: more than noise draws",
         size=10,
     )
-    fig.tight_layout()
+    fig.tight_layout(rect=(0, 0, 1, 0.985))
     write(fig, path)
     verdict = (
         f"among {asked} classes the largest map is the true one: {percent(int(right.sum()), n)}"

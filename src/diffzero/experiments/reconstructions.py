@@ -67,7 +67,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         f"guidance {GUIDANCE:g}; the nearer is coloured (green: the right one)",
         size=10,
     )
-    fig.tight_layout()
+    fig.tight_layout(rect=(0, 0, 1, 0.985))
     write(fig, path)
     return {
         "n": n,
