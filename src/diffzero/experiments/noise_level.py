@@ -46,12 +46,13 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     axes[2].set(xlabel="noise level", ylabel="accuracy", ylim=(0, 1))
     axes[2].set_title(f"all images, n = {n}, 95 % intervals", size=9)
     axes[2].legend(frameon=False, fontsize=8)
-    axes[1].legend(frameon=False, fontsize=7, ncols=2)
     inset = axes[0].inset_axes([0.03, 0.62, 0.34, 0.34])
     inset.imshow(seen(setting, 0), interpolation="nearest")
     inset.set(xticks=[], yticks=[])
     fig.suptitle(f"Distance against noise level, {setting.model.name}, guidance {GUIDANCE:g}")
-    fig.tight_layout()
+    names = axes[1].get_legend_handles_labels()
+    fig.legend(*names, loc="lower center", ncols=len(data.classes), frameon=False, fontsize=8)
+    fig.tight_layout(rect=(0, 0.06, 1, 1))
     write(fig, path)
     return {
         "n": n,

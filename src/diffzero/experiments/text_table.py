@@ -54,8 +54,8 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
               color=["#888888" if name == "clip" else "#3b5b92" for name in lines])  # fmt: skip
     for y, (name, line) in enumerate(lines.items()):
         vjps = f", {line['vjps']:,} VJPs" if line["vjps"] else ""
-        axis.text(1.02, y, f"{values[y]:.2f}   {line['evals']:,} evaluations{vjps}, "
-                  f"{line['seconds']:.2f} s, {line['peak_mib']:.0f} MiB", va="center",
+        axis.text(1.02, y, f"{values[y]:.2f}   {line['evals']:,} evals{vjps}, "
+                  f"{line['seconds']:.2g} s, {line['peak_mib']:.0f} MiB", va="center",
                   fontsize=8)  # fmt: skip
         if name in PAPER:
             axis.plot(PAPER[name], y, marker="D", color="#c2410c", markersize=6)

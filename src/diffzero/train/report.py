@@ -19,13 +19,15 @@ import yaml
 from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent
 from ..loading import load
 from ..methods.clip import CLIP
+from ..methods.cross_attention import CrossAttention
 from ..methods.elbo import ELBO
+from ..methods.weighted import Weighted
 from . import data
 from .stable_diffusion import SIZE, all_captions, held_out
 from .tokenizer import split_words
 
 DRAWS = (1, 2, 4, 8, 16, 32)
-FIT_IMAGES = 400
+FIT_IMAGES, METHOD_IMAGES = 400, 100  # for ELBO's temperatures, for those of other methods
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ def write_card(
     method = "clip" if recipe == "tiny-clip" else "elbo"
     fitted = {draws: round(fit_temperature(groups), 5) for draws, groups in table.items()}
     card["temperatures"] = {method: fitted}
+    if method == "elbo":
+        tails = [_tail(held_out(s)[1], METHOD_IMAGES) for s in sets]
+        card["temperatures"] |= method_temperatures(model, tails)
     log(f"temperatures {fitted}")
     measured = []
     for source in sources:
@@ -93,6 +98,18 @@ def write_card(
         sample_sheet(out, [(s.name, s.classes) for s in sets])
     text = _readme(recipe, sources, sets, measured, fitted, minutes, seed)
     (out / "README.md").write_text(text)
+
+
+def method_temperatures(model: Any, sets: list[data.Labelled]) -> dict[str, dict[int, float]]:
+    """Temperatures of other methods at their default settings, filed as each looks them up."""
+    found = {}
+    for classifier, number in ((Weighted(model), 64), (CrossAttention(model), 1)):
+        groups = []
+        for labelled in sets:
+            classifier.fit(labelled.classes)
+            groups.append((classifier.scores(list(labelled.images)).logits, labelled.labels))
+        found[classifier.method] = {number: float(f"{fit_temperature(groups, smooth=True):.5g}")}
+    return found
 
 
 def _tail(labelled: data.Labelled, n: int) -> data.Labelled:
