@@ -144,7 +144,8 @@ def best_denoise(model: Any, held: data.Labelled, log: Callable[[str], None]) ->
 
 def plan(model: Any, denoise: dict[str, Any]) -> list[tuple[Any, str]]:
     """Every method with its settings in words; `denoise` are those of noise-denoise."""
-    words = f"level {denoise['level']:g}, {denoise['steps']} step{'s' * (denoise['steps'] > 1)}"
+    steps = denoise["steps"]
+    taken = f"{steps} step{'s' * (steps > 1)}"
     return [
         (ELBO(model, draws=8), "8 draws"),
         (ELBO(model, draws=32), "32 draws"),
@@ -153,8 +154,8 @@ def plan(model: Any, denoise: dict[str, Any]) -> list[tuple[Any, str]]:
             Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False),
             f"{LIKELIHOOD_STEPS} Heun steps, unpaired probes",
         ),
-        (NoiseDenoise(model, **denoise, draws=4), f"{words}, 4 draws"),
-        (NoiseDenoiseVote(model), "levels 0.3 to 0.7"),
+        (NoiseDenoise(model, **denoise, draws=4), f"level {denoise['level']:g}, {taken}, 4 draws"),
+        (NoiseDenoiseVote(model, steps=steps), f"levels 0.3 to 0.7, {taken}"),
         (LatentKNN(model), "outlier, k = 2"),
         (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
     ]
