@@ -74,7 +74,7 @@ def _draw(
     n = len(setting.data.labels)
     guesses = {who: scores[who].logits.argmax(1) for who in ("CLIP", "ELBO")}
     fig = canvas(12, 5)
-    grid = fig.add_gridspec(2, SHOWN + 4, wspace=0.35)
+    grid = fig.add_gridspec(2, SHOWN + 4, wspace=0.35, hspace=0.55)
     cells = np.array([[table["both"], table["only CLIP"]], [table["only ELBO"], table["neither"]]])
     axis = fig.add_subplot(grid[0, :2])
     axis.imshow(cells, cmap="Blues", vmax=1.6 * cells.max())
