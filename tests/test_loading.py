@@ -16,7 +16,8 @@ def test_every_card_is_complete():
     found = cards()
     assert {"tiny-sd", "tiny-clip", "stable-diffusion-1.5", "stable-diffusion-2.1"} <= set(found)
     for card in found.values():
-        assert card.family in ("stable-diffusion", "ddpm", "clip") and card.licence and card.source
+        assert card.family in ("stable-diffusion", "deepfloyd", "ddpm", "clip")
+        assert card.licence and card.source
     assert found["tiny-sd"].bundled and not found["stable-diffusion-1.5"].bundled
 
 

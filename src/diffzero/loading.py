@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .errors import InputError
 ZOO = Path(__file__).parent / "zoo"
 DDPM_PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 WEIGHTED = {"unet", "vae", "text_encoder"}
+IF_PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
 SD_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -31,7 +33,7 @@ class Card:
 
     Attributes:
         name: What `load` takes.
-        family: `stable-diffusion`, `ddpm` or `clip`.
+        family: `stable-diffusion`, `deepfloyd`, `ddpm` or `clip`.
         source: A folder, or a hub id.
         mirrors: Hub ids tried in turn when the source is gone.
         revision: Of the hub repository.
@@ -91,7 +93,8 @@ def load(
 
     Args:
         source: A card's name (`diffzero models` lists them), a folder in diffusers' or CLIP's
-            format, a hub id, or a `StableDiffusionPipeline` or `CLIPModel` folder in memory.
+            format, a hub id, or a `StableDiffusionPipeline`, `IFPipeline` or `DDPMPipeline` in
+            memory.
         device: `cpu`, `cuda`, `cuda:1`, or `auto` for the best there is.
         dtype: `float32`, `float16` or `bfloat16`. If None: float32 on a CPU, the card's
             elsewhere.
@@ -201,18 +204,21 @@ def _dtype(dtype: str | None, card: Card, place: Any) -> Any:
 def _from_memory(source: Any) -> Any:
     from .backbone import Backbone
     from .backbones.clip import ClipBackbone
+    from .backbones.deepfloyd import DeepFloyd
     from .backbones.stable_diffusion import StableDiffusion
 
     if isinstance(source, Backbone | ClipBackbone):
         return source
     if hasattr(source, "unet") and hasattr(source, "vae"):
         return StableDiffusion(source, getattr(source, "name_or_path", None) or "pipeline")
+    if hasattr(source, "unet") and hasattr(source, "text_encoder"):
+        return DeepFloyd(source, getattr(source, "name_or_path", None) or "pipeline")
     if hasattr(source, "unet") and hasattr(source, "scheduler"):
         from .backbones.ddpm import DDPM
 
         return DDPM(source.unet, source.scheduler, name=source.name_or_path or "pipeline")
     raise InputError(
-        "A model is a card's name, a folder, a hub id or a StableDiffusionPipeline; got "
+        "A model is a card's name, a folder, a hub id or a diffusers pipeline; got "
         f"{type(source).__name__}."
     )
 
@@ -226,7 +232,7 @@ def _load_card(card: Card, place: Any, dtype: str | None, allow_pickle: bool) ->
 
 def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> Any:
     """Download, mirrors in turn; the family of a bare hub id is tried, not guessed."""
-    families = [card.family] if card.family else ["stable-diffusion", "ddpm", "clip"]
+    families = [card.family] if card.family else ["stable-diffusion", "deepfloyd", "ddpm", "clip"]
     error: Exception | None = None
     for repository in [card.source, *card.mirrors]:
         for family in families:
@@ -253,7 +259,7 @@ def _family_of(path: Path, allow_pickle: bool) -> str:
         if family is None:
             raise InputError(
                 f"{path}: a {name or 'pipeline of unknown class'} is not supported yet; "
-                "StableDiffusionPipeline, DDPMPipeline and CLIP folders are."
+                "StableDiffusionPipeline, IFPipeline, DDPMPipeline and CLIP folders are."
             )
         for part in parts:
             if not (path / part).is_dir():
@@ -276,6 +282,8 @@ def _family_of_pipeline(name: str) -> tuple[str | None, tuple[str, ...]]:
     """Family of a pipeline's class, and the folders it needs; None for what is not supported."""
     if name.startswith("StableDiffusionPipeline"):
         return "stable-diffusion", SD_PARTS
+    if name == "IFPipeline":
+        return "deepfloyd", IF_PARTS
     return ("ddpm", ("unet", "scheduler")) if name in DDPM_PIPELINES else (None, ())
 
 
@@ -322,6 +330,7 @@ def _build(
 ) -> Any:
     builder = {
         "stable-diffusion": _build_stable_diffusion,
+        "deepfloyd": _build_deepfloyd,
         "ddpm": _build_ddpm,
         "clip": _build_clip,
     }[card.family]
@@ -347,6 +356,43 @@ def _build_stable_diffusion(
         **options,
     ).to(place)
     return _apply(card, StableDiffusion(pipeline, card.name, card.prediction))
+
+
+def _build_deepfloyd(
+    card: Card, where: str, place: Any, dtype: Any, allow_pickle: bool, options: dict
+) -> Any:
+    """Part by part, so that safety checker and watermarker are neither fetched nor loaded."""
+    if find_spec("sentencepiece") is None:
+        raise InputError(
+            f"{card.name} reads text with T5, whose vocabulary needs the package sentencepiece, "
+            "which is not installed. Run: pip install sentencepiece"
+        )
+    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    from .backbones.deepfloyd import DeepFloyd
+
+    safe = None if allow_pickle else True
+    # The tokenizer first: it is small, and tells at once whether this is such a checkpoint.
+    tokenizer = AutoTokenizer.from_pretrained(where, subfolder="tokenizer", **options)
+    scheduler = DDPMScheduler.from_pretrained(where, subfolder="scheduler", **options)
+    unet = UNet2DConditionModel.from_pretrained(
+        where, subfolder="unet", torch_dtype=dtype, use_safetensors=safe, **options
+    )
+    text = T5EncoderModel.from_pretrained(
+        where, subfolder="text_encoder", dtype=dtype, use_safetensors=safe, **options
+    )
+    pipeline = IFPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    ).to(place)
+    return _apply(card, DeepFloyd(pipeline, card.name, card.prediction))
 
 
 def _build_ddpm(
