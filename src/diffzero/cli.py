@@ -18,6 +18,7 @@ import typer
 
 from .errors import DiffzeroError, InputError
 from .evaluate.commands import register
+from .train.commands import register as register_scenes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -251,6 +252,7 @@ def methods() -> None:
 
 
 register(app)
+register_scenes(app)
 
 # -- what the commands are made of -------------------------------------------------------------
 
