@@ -65,7 +65,7 @@ def build_t5(captions: list[str], folder: Path, max_length: int) -> Any:
     from transformers import T5Tokenizer
 
     space = "\u2581"
-    words = sorted({word for c in captions for word in c.lower().split()})
+    words = sorted({w.strip(",.;:!?") for c in captions for w in c.lower().split()} - {""})
     letters = [chr(i) for i in range(33, 127) if not chr(i).isupper()]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0), (space, -10.0)]
     pieces += [(letter, -10.0) for letter in letters]
