@@ -24,6 +24,7 @@ from diffzero.train.scenes import (
     Thing,
     example,
     pairs,
+    read,
     render,
     write,
 )
@@ -326,6 +327,25 @@ def test_recipes_read_whole_captions_and_fill_no_template(folder, tokenizer):
         own = tokenizer(list(example("train", i).captions), padding="max_length", truncation=True)
         assert captions.ids[row].tolist() in own.input_ids
     assert captions.ids[captions.empty].tolist() == tokenizer("", padding="max_length").input_ids
+
+
+def test_questions_are_read_back_by_task(folder, tmp_path):
+    parts = read(folder)
+    assert [(p.task, p.held_out) for p in parts] == [(t, h) for t in TASKS for h in (False, True)]
+    assert [p.name for p in parts][:2] == ["object, seen", "object, held out"]
+    rows = [i for i in range(40) if example("validation", i).held_out and i % 5 == 1]
+    binding = next(p for p in parts if p.name == "binding, held out")
+    assert len(binding.images) == len(rows) == 4
+    for image, texts, label, i in zip(
+        binding.images, binding.candidates, binding.labels, rows, strict=True
+    ):
+        made = example("validation", i)
+        assert np.array_equal(image, render(made.scene, 32))
+        assert (tuple(texts), label) == (made.candidates, made.label)
+    assert [len(p.labels) for p in read(folder, limit=2)] == [2] * 10
+    assert [p.held_out for p in read(folder, "train")] == [False] * 5
+    with pytest.raises(dz.InputError, match="make them with diffzero scenes"):
+        read(tmp_path)
 
 
 def test_images_are_png(folder):

@@ -50,6 +50,31 @@ def test_diffusers_own_pipeline_draws_with_the_learned_variance(trained):
     assert image.shape == (1, 3, 32, 32) and torch.isfinite(image).all()
 
 
+def test_the_card_measures_each_task_seen_and_held_out(trained, scenes, monkeypatch):
+    import yaml
+
+    from diffzero.train import report
+    from diffzero.train.scenes import TASKS
+
+    monkeypatch.setattr(report, "DRAWS", (1, 2))
+    monkeypatch.setattr(report, "FIT_IMAGES", 3)
+    monkeypatch.setattr(report, "SHEET_STEPS", 1)
+    options = {"minutes": 0.06, "seed": 0, "limit": 10, "log": lambda s: None}
+    sources = ["digits=digits", f"scenes={scenes}"]
+    report.write_card("tiny-if", trained[0], sources, **options)
+    card = yaml.safe_load((trained[0] / "card.yaml").read_text())
+    assert card["family"] == "deepfloyd" and set(card["temperatures"]["elbo"]) == {1, 2}
+    assert {"circle", "purple", "seven"} <= set(card["vocabulary"])
+    assert card["accuracy"][0].startswith("digits: ") and "of 10 at 2 draws" in card["accuracy"][0]
+    parts = [line.split(":")[0] for line in card["accuracy"][1:]]
+    assert parts == [f"scenes, {t}, {k}" for t in TASKS for k in ("seen", "held out")]
+    assert all("of 1 at 2 draws" in line for line in card["accuracy"][1:])
+    assert (trained[0] / "samples.png").stat().st_size > 10_000
+    text = (trained[0] / "README.md").read_text()
+    assert "diffzero train tiny-if --data scenes=PATH" in text
+    assert dz.load(trained[0]).temperatures == card["temperatures"]
+
+
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
 def test_presets_fit_fifteen_megabytes(tmp_path, preset):
     words = [" ".join(f"word{i}" for i in range(300))]

@@ -489,6 +489,71 @@ def write(
     return path
 
 
+@dataclass(frozen=True)
+class Questions:
+    """The images of one task, all with or all without held-out combinations.
+
+    Attributes:
+        task: A name in `TASKS`.
+        held_out: Whether they show combinations that training never shows.
+        images: uint8 `[size, size, 3]` each.
+        candidates: Captions to choose from, for each image.
+        labels: Place of the true one, int64 `[n]`.
+    """
+
+    task: str
+    held_out: bool
+    images: list[np.ndarray]
+    candidates: list[list[str]]
+    labels: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """ "binding, held out"."""
+        return f"{self.task}, {'held out' if self.held_out else 'seen'}"
+
+
+def read(folder: Path, split: Split = "validation", limit: int | None = None) -> list[Questions]:
+    """What `write` wrote, by task, seen combinations before held-out ones.
+
+    Args:
+        folder: Of the Parquet files.
+        split: `train` or `validation`.
+        limit: Images of each task and kind at most.
+
+    Raises:
+        InputError: no such file, or one without candidates.
+    """
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    from ..images import load_image
+
+    files = sorted(folder.glob(f"{split}*.parquet"))
+    columns = ["image", "task", "candidates", "label", "held_out"]
+    if not files or not set(columns) <= set(pq.read_schema(files[0]).names):
+        raise InputError(
+            f"{folder}: no {split}*.parquet with columns {', '.join(columns)}; "
+            "make them with diffzero scenes."
+        )
+    groups: dict[tuple[str, bool], list[dict]] = {(t, h): [] for t in TASKS for h in (False, True)}
+    for row in (row for f in files for row in pq.read_table(f, columns=columns).to_pylist()):
+        group = groups[row["task"], row["held_out"]]
+        if limit is None or len(group) < limit:
+            group.append(row)
+    return [
+        Questions(
+            task,
+            held_out,
+            [load_image(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows],
+            [row["candidates"] for row in rows],
+            np.array([row["label"] for row in rows]),
+        )
+        for (task, held_out), rows in groups.items()
+        if rows
+    ]
+
+
 def _row(split: Split, row: int, size: int, seed: int) -> dict[str, Any]:
     from PIL import Image
 
