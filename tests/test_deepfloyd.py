@@ -254,6 +254,55 @@ def test_a_vocabulary_in_sentencepiece_format_is_read(if_pipe, photos, tmp_path)
     assert np.isfinite(scores.logits).all()
 
 
+LOAD = """
+import sys
+import diffzero as dz
+from diffzero.loading import Card, _device, _load_hub
+try:
+    model = dz.load("someone/small-if")
+    print(type(model).__name__, model.shape)
+    card = Card("small", "deepfloyd", "someone/half", variant="fp16")
+    model = _load_hub(card, _device("cpu"), None, False)
+    print(float(model.embed(["a cat"]).tensors["text"].sum()))
+    dz.load("someone/odd")
+except dz.InputError as error:
+    print(error)
+"""
+
+
+def test_hub_repositories_are_known_by_their_index(if_pipe, tmp_path):
+    """From the hub client's own cache, offline; one holds half-precision files alone."""
+    import json
+    import os
+    import subprocess
+    import sys
+
+    def repository(name):
+        home = tmp_path / "hub" / f"models--someone--{name}"
+        (home / "refs").mkdir(parents=True)
+        (home / "refs" / "main").write_text("0" * 40)
+        return home / "snapshots" / ("0" * 40)
+
+    if_pipe.save_pretrained(repository("small-if"))
+    half = repository("half")
+    if_pipe.save_pretrained(half, variant="fp16")
+    assert not (half / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    odd = repository("odd")
+    odd.mkdir(parents=True)
+    (odd / "model_index.json").write_text(json.dumps({"_class_name": "IFSuperResolutionPipeline"}))
+    names = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], env=os.environ | names, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "DeepFloyd (3, 8, 8)", done.stderr
+    expected = float(dz.load(if_pipe).embed(["a cat"]).tensors["text"].sum())
+    assert float(lines[1]) == pytest.approx(expected, rel=1e-4)
+    in_a_folder = dz.load(half).embed(["a cat"]).tensors["text"].sum()
+    assert float(in_a_folder) == pytest.approx(expected, rel=1e-4)
+    assert lines[2].startswith("someone/odd: a IFSuperResolutionPipeline is not supported yet")
+
+
 def test_long_prompts_are_refused(deepfloyd):
     with pytest.raises(dz.InputError, match="reads at most 76 tokens"):
         deepfloyd.embed(["a photo of a " + "cat " * 80])

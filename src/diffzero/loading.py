@@ -38,6 +38,7 @@ class Card:
         mirrors: Hub ids tried in turn when the source is gone.
         revision: Of the hub repository.
         dtype: Of the weights on a GPU; on a CPU they are float32.
+        variant: Of the weight files, where a repository keeps several: `fp16` halves a download.
         prediction: What the network predicts, when its own config does not say or is wrong.
         resolution: Side in pixels of its images.
         licence: Of the weights.
@@ -55,6 +56,7 @@ class Card:
     mirrors: list[str] = field(default_factory=list)
     revision: str = "main"
     dtype: str = "float32"
+    variant: str | None = None
     prediction: str | None = None
     resolution: int | None = None
     licence: str = "see the model's page"
@@ -231,11 +233,10 @@ def _load_card(card: Card, place: Any, dtype: str | None, allow_pickle: bool) ->
 
 
 def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> Any:
-    """Download, mirrors in turn; the family of a bare hub id is tried, not guessed."""
-    families = [card.family] if card.family else ["stable-diffusion", "deepfloyd", "ddpm", "clip"]
+    """Download, mirrors in turn; the family of a bare hub id is what its index says."""
     error: Exception | None = None
     for repository in [card.source, *card.mirrors]:
-        for family in families:
+        for family in [card.family] if card.family else _hub_families(repository):
             attempt = Card(**{**card.__dict__, "family": family})
             try:
                 return _build(attempt, repository, place, dtype, allow_pickle, local=False)
@@ -244,10 +245,30 @@ def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> 
             except Exception as caught:  # the hub client raises a dozen types for "not there"
                 error = error or caught
     bundled = [c.name for c in cards().values() if c.bundled]
+    if "gated" in f"{type(error).__name__} {error}".lower():
+        raise InputError(
+            f"{card.source} is given out only to those who accepted its licence. Accept it on "
+            f"https://huggingface.co/{card.source}, run: hf auth login, and try again."
+        )
     raise InputError(
         f"{card.source} could not be fetched from the hub ({type(error).__name__}). Without a "
         f"network use a bundled model ({', '.join(bundled) or 'none yet'}) or a local folder."
     )
+
+
+def _hub_families(repository: str) -> list[str]:
+    """The family of a hub repository; those without a pipeline's index, if it has none.
+
+    Raises:
+        InputError: a pipeline that is not supported.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        index = Path(hf_hub_download(repository, "model_index.json"))
+    except Exception:  # no index, no network, no such repository: loading tells which
+        return ["ddpm", "clip"]
+    return [_supported(_read_json(index).get("_class_name", ""), repository)[0]]
 
 
 def _family_of(path: Path, allow_pickle: bool) -> str:
@@ -255,12 +276,7 @@ def _family_of(path: Path, allow_pickle: bool) -> str:
     index, config = path / "model_index.json", path / "config.json"
     if index.is_file():
         name = _read_json(index).get("_class_name", "")
-        family, parts = _family_of_pipeline(name)
-        if family is None:
-            raise InputError(
-                f"{path}: a {name or 'pipeline of unknown class'} is not supported yet; "
-                "StableDiffusionPipeline, IFPipeline, DDPMPipeline and CLIP folders are."
-            )
+        family, parts = _supported(name, path)
         for part in parts:
             if not (path / part).is_dir():
                 raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
@@ -276,6 +292,21 @@ def _family_of(path: Path, allow_pickle: bool) -> str:
     raise InputError(
         f"{path}: no model_index.json (diffusers) and no config.json (CLIP) in this folder."
     )
+
+
+def _supported(name: str, where: Any) -> tuple[str, tuple[str, ...]]:
+    """Family of a pipeline's class, and the folders it needs.
+
+    Raises:
+        InputError: a pipeline that is not supported.
+    """
+    family, parts = _family_of_pipeline(name)
+    if family is None:
+        raise InputError(
+            f"{where}: a {name or 'pipeline of unknown class'} is not supported yet; "
+            "StableDiffusionPipeline, IFPipeline, DDPMPipeline and CLIP folders are."
+        )
+    return family, parts
 
 
 def _family_of_pipeline(name: str) -> tuple[str | None, tuple[str, ...]]:
@@ -368,19 +399,18 @@ def _build_deepfloyd(
             "which is not installed. Run: pip install sentencepiece"
         )
     from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
-    from transformers import AutoTokenizer, T5EncoderModel
+    from transformers import T5EncoderModel, T5TokenizerFast
 
     from .backbones.deepfloyd import DeepFloyd
 
-    safe = None if allow_pickle else True
-    # The tokenizer first: it is small, and tells at once whether this is such a checkpoint.
-    tokenizer = AutoTokenizer.from_pretrained(where, subfolder="tokenizer", **options)
+    safe, weights = None if allow_pickle else True, {"variant": _variant(card, where), **options}
+    tokenizer = T5TokenizerFast.from_pretrained(where, subfolder="tokenizer", **options)
     scheduler = DDPMScheduler.from_pretrained(where, subfolder="scheduler", **options)
     unet = UNet2DConditionModel.from_pretrained(
-        where, subfolder="unet", torch_dtype=dtype, use_safetensors=safe, **options
+        where, subfolder="unet", torch_dtype=dtype, use_safetensors=safe, **weights
     )
     text = T5EncoderModel.from_pretrained(
-        where, subfolder="text_encoder", dtype=dtype, use_safetensors=safe, **options
+        where, subfolder="text_encoder", dtype=dtype, use_safetensors=safe, **weights
     )
     pipeline = IFPipeline(
         tokenizer=tokenizer,
@@ -393,6 +423,14 @@ def _build_deepfloyd(
         requires_safety_checker=False,
     ).to(place)
     return _apply(card, DeepFloyd(pipeline, card.name, card.prediction))
+
+
+def _variant(card: Card, where: str) -> str | None:
+    """The card's variant of the weight files; in a folder, half precision if all there is."""
+    if not Path(where).is_dir():
+        return card.variant
+    names = [p.name for p in (Path(where) / "unet").glob("*.safetensors")]
+    return "fp16" if names and all("fp16" in name for name in names) else None
 
 
 def _build_ddpm(
