@@ -348,6 +348,14 @@ def test_questions_are_read_back_by_task(folder, tmp_path):
         read(tmp_path)
 
 
+def test_evaluate_refuses_places_for_classes(folder):
+    from diffzero.evaluate.sources import open_data
+
+    with pytest.raises(dz.InputError, match="every image has its own candidates"):
+        open_data(str(folder))
+    assert open_data(str(folder), label_column="task").classes == sorted(TASKS)
+
+
 def test_images_are_png(folder):
     import pyarrow.parquet as pq
 
