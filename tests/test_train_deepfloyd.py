@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import diffzero as dz
-from diffzero.train import deepfloyd, recipes, tokenizer
+from diffzero.train import data, deepfloyd, recipes, tokenizer
 from diffzero.train.scenes import example, render, write
 
 
@@ -82,6 +82,19 @@ def test_presets_fit_fifteen_megabytes(tmp_path, preset):
     nets = deepfloyd.components(tokens, deepfloyd.PRESETS[preset])
     weights = sum(p.numel() for net in nets.values() for p in net.parameters())
     assert 1e6 < weights < 15e6 / 2  # fp16
+
+
+def test_capitals_of_class_names_are_read_as_classification_reads_them(tmp_path):
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    pets = data.Labelled("pets", images, np.zeros(1, np.int64), ["Red Fox"], [["Red Fox"]])
+    (captions,) = deepfloyd.lowered(pets).captions()
+    tokens = tokenizer.build_t5(captions, tmp_path, 77)
+    assert tokens.unk_token_id in tokens("Red Fox").input_ids  # why they have to be lowered
+    for text in captions:
+        assert tokens.unk_token_id not in tokens(text).input_ids
+    assert len(tokens("red fox").input_ids) == 3
+    assert len(tokens("zebra").input_ids) > 5
+    assert tokens("zebra").input_ids != tokens("zebru").input_ids
 
 
 def test_an_unknown_preset_is_refused(tmp_path):

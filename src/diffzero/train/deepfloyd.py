@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def train(
     """
     size = preset_for(device, preset)
     torch.manual_seed(seed)
-    sets = [held_out(data.load(s, SIZE))[0] for s in sources]
+    sets = [lowered(held_out(data.load(s, SIZE))[0]) for s in sources]
     tokens = tokenizer.build_t5(all_captions(sets), out / "tokenizer", WINDOW)
     nets = {k: m.to(device) for k, m in components(tokens, size).items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
@@ -186,6 +186,11 @@ def train(
     )
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     save(nets, tokens, out)
+
+
+def lowered(labelled: data.Labelled) -> data.Labelled:
+    """The set with its words as `DeepFloyd` and diffusers will read them: in lower case."""
+    return replace(labelled, names=[[n.lower() for n in group] for group in labelled.names])
 
 
 def _loss(

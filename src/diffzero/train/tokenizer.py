@@ -1,7 +1,7 @@
 """Small tokenizers, CLIP's and T5's, whose vocabulary is the training captions' words.
 
-Each word of the captions is one token, while any other word is still spelled, out of bytes or
-letters: two different labels never tokenise alike.
+Each word of the captions is one token, while any other word is still spelled, out of bytes (CLIP)
+or ASCII's letters (T5): two different labels in them never tokenise alike.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def build_t5(captions: list[str], folder: Path, max_length: int) -> Any:
     """A T5 tokenizer with the words of `captions`, saved under `folder` and returned.
 
     A unigram model whose pieces are words after a space, and single characters, which cost so much
-    more that a known word is never spelled.
+    more that a known word is never spelled. It is for lower-cased text; characters beyond ASCII
+    are unknown unless the captions have them in a word.
 
     Args:
         captions: The training captions.
