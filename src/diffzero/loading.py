@@ -245,7 +245,7 @@ def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> 
             except Exception as caught:  # the hub client raises a dozen types for "not there"
                 error = error or caught
     bundled = [c.name for c in cards().values() if c.bundled]
-    if "gated" in f"{type(error).__name__} {error}".lower():
+    if _is_gated(error):
         raise InputError(
             f"{card.source} is given out only to those who accepted its licence. Accept it on "
             f"https://huggingface.co/{card.source}, run: hf auth login, and try again."
@@ -254,6 +254,15 @@ def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> 
         f"{card.source} could not be fetched from the hub ({type(error).__name__}). Without a "
         f"network use a bundled model ({', '.join(bundled) or 'none yet'}) or a local folder."
     )
+
+
+def _is_gated(error: BaseException | None) -> bool:
+    """Whether a licence that was not accepted is behind the error, however it was wrapped."""
+    while error is not None:
+        if "gated" in f"{type(error).__name__} {error}".lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _hub_families(repository: str) -> list[str]:
