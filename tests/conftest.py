@@ -113,6 +113,75 @@ def sd(pipe):
     return dz.load(pipe)
 
 
+def if_pipeline(folder, **scheduler_options):
+    """DeepFloyd IF's own classes, small enough for a test: 8-pixel images, a learned variance."""
+    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+    from transformers import T5Config, T5EncoderModel
+
+    from diffzero.train.tokenizer import build_t5
+
+    tokens = build_t5(CAPTIONS, folder, 77)
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=6,
+        block_out_channels=(16, 16),
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        encoder_hid_dim=24,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+        attention_head_dim=8,
+        norm_num_groups=4,
+        resnet_time_scale_shift="scale_shift",
+        act_fn="gelu",
+    )
+    text = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokens),
+            d_model=24,
+            d_kv=8,
+            d_ff=32,
+            num_layers=2,
+            num_heads=3,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=tokens.pad_token_id,
+            eos_token_id=tokens.eos_token_id,
+        )
+    )
+    options = {
+        "thresholding": True,
+        "dynamic_thresholding_ratio": 0.95,
+        "sample_max_value": 1.5,
+        "variance_type": "learned_range",
+    }
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", **(options | scheduler_options))
+    return IFPipeline(
+        tokenizer=tokens,
+        text_encoder=text,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def if_pipe(tmp_path_factory):
+    return if_pipeline(tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="session")
+def deepfloyd(if_pipe):
+    return dz.load(if_pipe)
+
+
 @pytest.fixture(scope="session")
 def clip(tokenizer, tmp_path_factory):
     """A real CLIPModel, untrained, saved and loaded again."""

@@ -16,7 +16,8 @@ def test_every_card_is_complete():
     found = cards()
     assert {"tiny-sd", "tiny-clip", "stable-diffusion-1.5", "stable-diffusion-2.1"} <= set(found)
     for card in found.values():
-        assert card.family in ("stable-diffusion", "ddpm", "clip") and card.licence and card.source
+        assert card.family in ("stable-diffusion", "deepfloyd", "ddpm", "clip")
+        assert card.licence and card.source
     assert found["tiny-sd"].bundled and not found["stable-diffusion-1.5"].bundled
 
 
@@ -96,3 +97,22 @@ def test_device_dtype_and_type():
         dz.load("tiny-sd", dtype="int8")
     with pytest.raises(dz.InputError, match="got int"):
         dz.load(3)
+
+
+def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
+    from importlib import import_module
+
+    from huggingface_hub.errors import GatedRepoError, Response
+
+    from diffzero.loading import _is_gated
+
+    http = import_module(Response.__module__.split(".")[0])  # the client's, of whatever name
+    answer = Response(403, request=http.Request("GET", "https://huggingface.co/a/b"))
+    try:
+        try:
+            raise GatedRepoError("Access to model a/b is restricted.", response=answer)
+        except GatedRepoError as error:
+            raise OSError("a/b is not a valid model identifier") from error
+    except OSError as wrapped:
+        assert _is_gated(wrapped)
+    assert not _is_gated(OSError("a/b is not a valid model identifier")) and not _is_gated(None)

@@ -123,6 +123,7 @@ def test_card_ends_a_recipe_with_measured_numbers(trained, monkeypatch):
 
     monkeypatch.setattr(report, "DRAWS", (1, 2))
     monkeypatch.setattr(report, "FIT_IMAGES", 20)
+    monkeypatch.setattr(report, "METHOD_IMAGES", 4)
     options = {"minutes": 0.08, "seed": 0, "limit": 20, "log": lambda s: None}
     report.write_card("tiny-sd", trained / "sd", ["digits=digits"], **options)
     report.write_card("tiny-clip", trained / "clip", ["digits=digits"], **options)

@@ -38,6 +38,7 @@ _HOME = {
     "Prediction": "backbone",
     "MixtureBackbone": "backbones.analytic",
     "DDPM": "backbones.ddpm",
+    "DeepFloyd": "backbones.deepfloyd",
     "StableDiffusion": "backbones.stable_diffusion",
     "ClipBackbone": "backbones.clip",
     "Schedule": "schedule",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .backbones.analytic import MixtureBackbone
     from .backbones.clip import ClipBackbone
     from .backbones.ddpm import DDPM
+    from .backbones.deepfloyd import DeepFloyd
     from .backbones.stable_diffusion import StableDiffusion
     from .classifier import Classifier, Scores
     from .errors import DiffzeroError, InputError

@@ -8,6 +8,7 @@ velocity; `Prediction` converts each here, once, and nothing downstream knows wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -118,6 +119,42 @@ class Condition:
         return Condition({k: torch.cat([v, other.tensors[k]]) for k, v in self.tensors.items()})
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How a checkpoint's scheduler keeps a predicted x_0 within its range.
+
+    Attributes:
+        clip: Clamp to `[-clip, clip]`; None leaves x_0 alone.
+        quantile: Threshold dynamically: s is this quantile of an image's |x_0|, at least 1 and
+            at most `most`, and x_0 becomes `clamp(x_0, -s, s) / s`. It rules out `clip`.
+        most: The largest s.
+
+    References:
+        Saharia et al., 2022, section 2.3. https://arxiv.org/abs/2205.11487
+    """
+
+    clip: float | None = None
+    quantile: float | None = None
+    most: float = 1.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Limits:
+        """As the config of a diffusers scheduler says."""
+        if config.get("thresholding"):
+            ratio = config.get("dynamic_thresholding_ratio", 0.995)
+            return cls(quantile=ratio, most=config.get("sample_max_value", 1.0))
+        return cls(config.get("clip_sample_range", 1.0) if config.get("clip_sample") else None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x_0` `[b, ...]` within the limits."""
+        if self.quantile is not None:
+            # Half precision has neither quantiles nor, on a CPU, clamps with tensors.
+            flat = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+            s = torch.quantile(flat.abs(), self.quantile, dim=1).clamp(1, self.most)[:, None]
+            return (flat.clamp(-s, s) / s).view(x.shape).to(x.dtype)
+        return x if self.clip is None else x.clamp(-self.clip, self.clip)
+
+
 class Backbone(ABC):
     """A frozen diffusion network with its encoders.
 
@@ -130,6 +167,10 @@ class Backbone(ABC):
         dtype: Of its weights and of `x_t`.
         template: Prompt of a class when the user names none.
         temperatures: Fitted temperatures by method and number of draws, if the card has them.
+        grey_step: Width of a grey step in [-1, 1] of a pixel model's images; None in a latent
+            space.
+        restrict: What samplers do to a predicted x_0, guidance included: clamp it, threshold it
+            or leave it alone, as the checkpoint's scheduler does.
         vocabulary: Words the model was trained with, or None when it knows more than can be
             listed.
     """
@@ -143,7 +184,7 @@ class Backbone(ABC):
     template: str = "a photo of a {}"
     temperatures: dict[str, dict[int, float]] = {}
     grey_step: float | None = None
-    clip: float | None = None
+    restrict: Limits = Limits()
     vocabulary: frozenset[str] | None = None
 
     @abstractmethod

@@ -18,6 +18,7 @@ import typer
 
 from .errors import DiffzeroError, InputError
 from .evaluate.commands import register
+from .train.commands import register as register_scenes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +136,7 @@ def demo(
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="tiny-sd, tiny-clip, digits-ddpm or cifar10-ddpm.")
+        str, typer.Argument(help="tiny-sd, tiny-if, tiny-clip, digits-ddpm or cifar10-ddpm.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; run again to resume.")],
     data: Annotated[
@@ -144,7 +145,7 @@ def train(
     ] = None,
     minutes: Annotated[float, typer.Option(help="Budget; the learning rate fits it.")] = 60.0,
     digits: Annotated[
-        bool, typer.Option(help="Add scikit-learn's digits to the data of tiny-sd and tiny-clip.")
+        bool, typer.Option(help="Add scikit-learn's digits to the data of text models.")
     ] = True,
     measure: Annotated[bool, typer.Option(help="End with accuracies and a model card.")] = True,
     limit: Annotated[int, typer.Option(help="Validation images to measure on.")] = 1000,
@@ -251,6 +252,7 @@ def methods() -> None:
 
 
 register(app)
+register_scenes(app)
 
 # -- what the commands are made of -------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .errors import InputError
 ZOO = Path(__file__).parent / "zoo"
 DDPM_PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 WEIGHTED = {"unet", "vae", "text_encoder"}
+IF_PARTS = ("unet", "text_encoder", "tokenizer", "scheduler")
 SD_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -31,11 +33,12 @@ class Card:
 
     Attributes:
         name: What `load` takes.
-        family: `stable-diffusion`, `ddpm` or `clip`.
+        family: `stable-diffusion`, `deepfloyd`, `ddpm` or `clip`.
         source: A folder, or a hub id.
         mirrors: Hub ids tried in turn when the source is gone.
         revision: Of the hub repository.
         dtype: Of the weights on a GPU; on a CPU they are float32.
+        variant: Of the weight files, where a repository keeps several: `fp16` halves a download.
         prediction: What the network predicts, when its own config does not say or is wrong.
         resolution: Side in pixels of its images.
         licence: Of the weights.
@@ -53,6 +56,7 @@ class Card:
     mirrors: list[str] = field(default_factory=list)
     revision: str = "main"
     dtype: str = "float32"
+    variant: str | None = None
     prediction: str | None = None
     resolution: int | None = None
     licence: str = "see the model's page"
@@ -91,7 +95,8 @@ def load(
 
     Args:
         source: A card's name (`diffzero models` lists them), a folder in diffusers' or CLIP's
-            format, a hub id, or a `StableDiffusionPipeline` or `CLIPModel` folder in memory.
+            format, a hub id, or a `StableDiffusionPipeline`, `IFPipeline` or `DDPMPipeline` in
+            memory.
         device: `cpu`, `cuda`, `cuda:1`, or `auto` for the best there is.
         dtype: `float32`, `float16` or `bfloat16`. If None: float32 on a CPU, the card's
             elsewhere.
@@ -201,18 +206,21 @@ def _dtype(dtype: str | None, card: Card, place: Any) -> Any:
 def _from_memory(source: Any) -> Any:
     from .backbone import Backbone
     from .backbones.clip import ClipBackbone
+    from .backbones.deepfloyd import DeepFloyd
     from .backbones.stable_diffusion import StableDiffusion
 
     if isinstance(source, Backbone | ClipBackbone):
         return source
     if hasattr(source, "unet") and hasattr(source, "vae"):
         return StableDiffusion(source, getattr(source, "name_or_path", None) or "pipeline")
+    if hasattr(source, "unet") and hasattr(source, "text_encoder"):
+        return DeepFloyd(source, getattr(source, "name_or_path", None) or "pipeline")
     if hasattr(source, "unet") and hasattr(source, "scheduler"):
         from .backbones.ddpm import DDPM
 
         return DDPM(source.unet, source.scheduler, name=source.name_or_path or "pipeline")
     raise InputError(
-        "A model is a card's name, a folder, a hub id or a StableDiffusionPipeline; got "
+        "A model is a card's name, a folder, a hub id or a diffusers pipeline; got "
         f"{type(source).__name__}."
     )
 
@@ -225,11 +233,10 @@ def _load_card(card: Card, place: Any, dtype: str | None, allow_pickle: bool) ->
 
 
 def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> Any:
-    """Download, mirrors in turn; the family of a bare hub id is tried, not guessed."""
-    families = [card.family] if card.family else ["stable-diffusion", "ddpm", "clip"]
+    """Download, mirrors in turn; the family of a bare hub id is what its index says."""
     error: Exception | None = None
     for repository in [card.source, *card.mirrors]:
-        for family in families:
+        for family in [card.family] if card.family else _hub_families(repository):
             attempt = Card(**{**card.__dict__, "family": family})
             try:
                 return _build(attempt, repository, place, dtype, allow_pickle, local=False)
@@ -238,10 +245,39 @@ def _load_hub(card: Card, place: Any, dtype: str | None, allow_pickle: bool) -> 
             except Exception as caught:  # the hub client raises a dozen types for "not there"
                 error = error or caught
     bundled = [c.name for c in cards().values() if c.bundled]
+    if _is_gated(error):
+        raise InputError(
+            f"{card.source} is given out only to those who accepted its licence. Accept it on "
+            f"https://huggingface.co/{card.source}, run: hf auth login, and try again."
+        )
     raise InputError(
         f"{card.source} could not be fetched from the hub ({type(error).__name__}). Without a "
         f"network use a bundled model ({', '.join(bundled) or 'none yet'}) or a local folder."
     )
+
+
+def _is_gated(error: BaseException | None) -> bool:
+    """Whether a licence that was not accepted is behind the error, however it was wrapped."""
+    while error is not None:
+        if "gated" in f"{type(error).__name__} {error}".lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _hub_families(repository: str) -> list[str]:
+    """The family of a hub repository; those without a pipeline's index, if it has none.
+
+    Raises:
+        InputError: a pipeline that is not supported.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        index = Path(hf_hub_download(repository, "model_index.json"))
+    except Exception:  # no index, no network, no such repository: loading tells which
+        return ["ddpm", "clip"]
+    return [_supported(_read_json(index).get("_class_name", ""), repository)[0]]
 
 
 def _family_of(path: Path, allow_pickle: bool) -> str:
@@ -249,12 +285,7 @@ def _family_of(path: Path, allow_pickle: bool) -> str:
     index, config = path / "model_index.json", path / "config.json"
     if index.is_file():
         name = _read_json(index).get("_class_name", "")
-        family, parts = _family_of_pipeline(name)
-        if family is None:
-            raise InputError(
-                f"{path}: a {name or 'pipeline of unknown class'} is not supported yet; "
-                "StableDiffusionPipeline, DDPMPipeline and CLIP folders are."
-            )
+        family, parts = _supported(name, path)
         for part in parts:
             if not (path / part).is_dir():
                 raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
@@ -272,10 +303,27 @@ def _family_of(path: Path, allow_pickle: bool) -> str:
     )
 
 
+def _supported(name: str, where: Any) -> tuple[str, tuple[str, ...]]:
+    """Family of a pipeline's class, and the folders it needs.
+
+    Raises:
+        InputError: a pipeline that is not supported.
+    """
+    family, parts = _family_of_pipeline(name)
+    if family is None:
+        raise InputError(
+            f"{where}: a {name or 'pipeline of unknown class'} is not supported yet; "
+            "StableDiffusionPipeline, IFPipeline, DDPMPipeline and CLIP folders are."
+        )
+    return family, parts
+
+
 def _family_of_pipeline(name: str) -> tuple[str | None, tuple[str, ...]]:
     """Family of a pipeline's class, and the folders it needs; None for what is not supported."""
     if name.startswith("StableDiffusionPipeline"):
         return "stable-diffusion", SD_PARTS
+    if name == "IFPipeline":
+        return "deepfloyd", IF_PARTS
     return ("ddpm", ("unet", "scheduler")) if name in DDPM_PIPELINES else (None, ())
 
 
@@ -322,6 +370,7 @@ def _build(
 ) -> Any:
     builder = {
         "stable-diffusion": _build_stable_diffusion,
+        "deepfloyd": _build_deepfloyd,
         "ddpm": _build_ddpm,
         "clip": _build_clip,
     }[card.family]
@@ -347,6 +396,50 @@ def _build_stable_diffusion(
         **options,
     ).to(place)
     return _apply(card, StableDiffusion(pipeline, card.name, card.prediction))
+
+
+def _build_deepfloyd(
+    card: Card, where: str, place: Any, dtype: Any, allow_pickle: bool, options: dict
+) -> Any:
+    """Part by part, so that safety checker and watermarker are neither fetched nor loaded."""
+    if find_spec("sentencepiece") is None:
+        raise InputError(
+            f"{card.name} reads text with T5, whose vocabulary needs the package sentencepiece, "
+            "which is not installed. Run: pip install sentencepiece"
+        )
+    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+    from transformers import T5EncoderModel, T5TokenizerFast
+
+    from .backbones.deepfloyd import DeepFloyd
+
+    safe, weights = None if allow_pickle else True, {"variant": _variant(card, where), **options}
+    tokenizer = T5TokenizerFast.from_pretrained(where, subfolder="tokenizer", **options)
+    scheduler = DDPMScheduler.from_pretrained(where, subfolder="scheduler", **options)
+    unet = UNet2DConditionModel.from_pretrained(
+        where, subfolder="unet", torch_dtype=dtype, use_safetensors=safe, **weights
+    )
+    text = T5EncoderModel.from_pretrained(
+        where, subfolder="text_encoder", dtype=dtype, use_safetensors=safe, **weights
+    )
+    pipeline = IFPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    ).to(place)
+    return _apply(card, DeepFloyd(pipeline, card.name, card.prediction))
+
+
+def _variant(card: Card, where: str) -> str | None:
+    """The card's variant of the weight files; in a folder, half precision if all there is."""
+    if not Path(where).is_dir():
+        return card.variant
+    names = [p.name for p in (Path(where) / "unet").glob("*.safetensors")]
+    return "fp16" if names and all("fp16" in name for name in names) else None
 
 
 def _build_ddpm(

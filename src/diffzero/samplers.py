@@ -39,17 +39,14 @@ def _prediction(
     guidance: float,
     empty: Condition | None,
 ) -> tuple[Tensor, Tensor]:
-    """`(x_hat, eps_hat)`, x_hat clipped as the checkpoint's scheduler does."""
+    """`(x_hat, eps_hat)`, x_hat restricted as the checkpoint's scheduler does."""
     times = torch.full((len(x_t),), t, dtype=torch.float64, device=x_t.device)
     if guidance == 1.0 or empty is None:
         prediction = backbone.forward(x_t, times, cond)
     else:
         blank = empty[torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)]
         prediction = guided(backbone, x_t, times, cond, blank, guidance)
-    x, eps = prediction.x, prediction.eps
-    if backbone.clip is not None:
-        x = x.clamp(-backbone.clip, backbone.clip)
-    return x, eps
+    return backbone.restrict(prediction.x), prediction.eps
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .stable_diffusion import check_window
+from .stable_diffusion import check_room
 
 
 class ClipBackbone:
@@ -50,7 +50,8 @@ class ClipBackbone:
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> Tensor:
         """Prompts to unit vectors `[n, d]`."""
-        check_window(self.tokenizer, prompts, self.name)
+        room = self.tokenizer.model_max_length - self.tokenizer.num_special_tokens_to_add()
+        check_room(self.tokenizer, prompts, self.name, room)
         batch = self.tokenizer(
             prompts,
             padding="max_length",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backbone import Backbone, Condition, Prediction, check_parametrisation
+from ..backbone import Backbone, Condition, Limits, Prediction, check_parametrisation
 from ..errors import InputError
 from ..schedule import DiscreteSchedule
 
@@ -80,7 +80,7 @@ class DDPM(Backbone):
             )
         self.shape, self.image_size = (self.channels, side, side), side
         self.grey_step = 2 / 255
-        self.clip = config.get("clip_sample_range", 1.0) if config.get("clip_sample") else None
+        self.restrict = Limits.of(config)
         self.unet.to(memory_format=torch.channels_last)
 
     def encode(self, images: Tensor) -> Tensor:

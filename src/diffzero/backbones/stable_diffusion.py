@@ -108,7 +108,7 @@ class StableDiffusion(TextBackbone):
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> Condition:
         """Last hidden states of the text encoder, `[n, window, d]`."""
-        check_window(self.tokenizer, prompts, self.name)
+        check_room(self.tokenizer, prompts, self.name, self.room)
         states = []
         for start in range(0, len(prompts), 256):
             batch = self.tokenizer(
@@ -215,16 +215,16 @@ def replaced(embedding: Any, vectors: Tensor, where: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def check_window(tokenizer: Any, prompts: list[str], name: str) -> None:
+def check_room(tokenizer: Any, prompts: list[str], name: str, room: int) -> None:
     """Refuse prompts that the text encoder would cut.
 
     Raises:
-        InputError: a prompt of more tokens than the window.
+        InputError: a prompt of more than `room` tokens, special ones apart.
     """
-    window = tokenizer.model_max_length
-    for prompt, ids in zip(prompts, tokenizer(prompts, truncation=False).input_ids, strict=True):
-        if len(ids) > window:
+    rows = tokenizer(prompts, truncation=False, add_special_tokens=False).input_ids
+    for prompt, ids in zip(prompts, rows, strict=True):
+        if len(ids) > room:
             raise InputError(
-                f"{name} reads at most {window - 2} tokens; {prompt[:60]!r}... has "
-                f"{len(ids) - 2}. Shorten the label or the template."
+                f"{name} reads at most {room} tokens; {prompt[:60]!r}... has {len(ids)}. "
+                "Shorten the label or the template."
             )

@@ -206,6 +206,7 @@ def _parquet(
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{source}: not readable as Parquet ({error}).") from None
     columns = opened[0].schema_arrow.names
+    _refuse_candidates(source, columns, label)
     image = _column(source, columns, image, IMAGE_COLUMNS, "--image-column")
     label = _column(source, columns, label, LABEL_COLUMNS, "--label-column")
     metadata = opened[0].schema_arrow.metadata or {}
@@ -225,6 +226,20 @@ def _parquet(
     name = Path(source).stem if len(files) == 1 and source.endswith("t") else Path(source).name
     reader = ParquetReader(files, image)
     return Dataset(name, source, split, list(classes), examples, reader, declared is not None)
+
+
+def _refuse_candidates(source: str, columns: list[str], label: str | None) -> None:
+    """Refuse a set whose labels are places in each image's own candidates, and no classes.
+
+    Raises:
+        InputError: a column of candidates, and no column of labels named by the user.
+    """
+    if "candidates" in columns and label is None:
+        raise InputError(
+            f"{source}: every image has its own candidates there, and its label is a place among "
+            "them, so there are no classes to evaluate. Give clf.scores(images, candidates=...) "
+            "both in Python, or name a column of classes with --label-column."
+        )
 
 
 def _spaced(names: list[str] | None) -> list[str] | None:

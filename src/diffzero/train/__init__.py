@@ -9,7 +9,12 @@ def recipes() -> dict[str, Callable[..., None]]:
     """The recipes of `diffzero train`, by name."""
     from functools import partial
 
-    from . import clip, ddpm, stable_diffusion
+    from . import clip, ddpm, deepfloyd, stable_diffusion
 
     pixels = {name: partial(ddpm.train, name) for name in ddpm.PRESETS}
-    return {"tiny-sd": stable_diffusion.train, "tiny-clip": clip.train} | pixels
+    texts = {
+        "tiny-sd": stable_diffusion.train,
+        "tiny-if": deepfloyd.train,
+        "tiny-clip": clip.train,
+    }
+    return texts | pixels

@@ -1,9 +1,11 @@
 """`tiny-clip`: a CLIPModel trained on the captions of `tiny-sd`, the baseline and the metric.
 
 The loss is CLIP's symmetric cross-entropy over the batch. Since a batch holds many images of one
-class, every caption of the image's class is a right answer, and the target is spread over them:
+class, every caption of the image's class is a right answer, as is its own caption elsewhere in the
+batch, and the target is spread over them:
 
-    L = 1/2 [CE(p(. | s F G^T), P) + CE(p(. | s G F^T), P)],   P_ij ~ [class_i = class_j],
+    L = 1/2 [CE(p(. | s F G^T), P) + CE(p(. | s G F^T), P)],
+    P_ij ~ [class_i = class_j or caption_i = caption_j],
 
 with F and G the unit features of images and captions and s the learned scale.
 
@@ -98,7 +100,8 @@ def train(
             image = as_vectors(model.get_image_features(x.to(device))).float()
             text = as_vectors(model.get_text_features(ids, mask)).float()
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
-        target = (classes[:, None] == classes[None]).float().to(device)
+        alike = (classes[:, None] == classes[None]) | (rows[:, None] == rows[None])
+        target = alike.float().to(device)
         target = target / target.sum(1, keepdim=True)
         logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
         return 0.5 * (

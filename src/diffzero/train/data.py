@@ -32,6 +32,7 @@ class Labelled:
         labels: int64 `[n]`.
         classes: One name a class, the one accuracy is measured with.
         names: For each class the names its captions use, repeats weigh more.
+        whole: The names are whole captions, one class an image; templates are not filled.
     """
 
     name: str
@@ -39,6 +40,14 @@ class Labelled:
     labels: np.ndarray
     classes: list[str]
     names: list[list[str]]
+    whole: bool = False
+
+    def captions(self) -> list[list[str]]:
+        """For each class, every caption that training can draw."""
+        if self.whole:
+            return self.names
+        templates = caption_words()["templates"]
+        return [[t.format(name) for t in templates for name in names] for names in self.names]
 
     def subset(self, index: np.ndarray | slice) -> Labelled:
         """The chosen images, with the same words."""
@@ -56,7 +65,8 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
     Args:
         source: `digits` (scikit-learn's), a folder of Parquet files named after their split, an
             ImageFolder (one folder a class), or a hub id; `NAME=SOURCE` names it, otherwise the
-            last part of the path does. Sets named in `captions.yaml` use its words.
+            last part of the path does. Sets named in `captions.yaml` use its words. Parquet files
+            with a column `captions` give every image its own, see `scenes`.
         size: Side in pixels the images are brought to; None leaves them as they are.
         split: `train` or `validation`.
 
@@ -70,18 +80,27 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
     elif Path(location).is_dir():
         folder = Path(location)
         files = sorted(folder.glob(f"{split}*.parquet"))
+        if own := _own_captions(files):
+            kept = _sized(_images(files), size)
+            first = [texts[0] for texts in own]
+            return Labelled(name, kept, np.arange(len(own)), first, own, whole=True)
         images, labels, classes = _parquet(files) if files else _folder(folder, split)
     else:
         images, labels, classes = _hub(location, split)
     words = caption_words().get(name, {})
     classes = words.get("classes", classes)
-    if size is None:
-        kept = np.empty(len(images), dtype=object)
-        kept[:] = list(images)
-    else:
-        kept = np.stack([fit_square(image, size) for image in images])
     names = words.get("names", [[c] for c in classes])
+    kept = _sized(images, size)
     return Labelled(name, kept, np.asarray(labels, dtype=np.int64), classes, names)
+
+
+def _sized(images: list[np.ndarray], size: int | None) -> np.ndarray:
+    """One array, or with no size an array of the images as they are."""
+    if size is not None:
+        return np.stack([fit_square(image, size) for image in images])
+    kept = np.empty(len(images), dtype=object)
+    kept[:] = list(images)
+    return kept
 
 
 def _digits(split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
@@ -118,13 +137,29 @@ def _parquet(files: list[Path]) -> tuple[list[np.ndarray], np.ndarray, list[str]
             f"{files[0]}: needs columns image and label; has {tables[0].column_names}."
         )
     labels = np.concatenate([t[column].to_numpy() for t in tables])
-    encoded = [row["bytes"] for t in tables for row in t["image"].to_pylist()]
     metadata = tables[0].schema.metadata or {}
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     classes = features.get(column, {}).get("names") or [str(i) for i in range(labels.max() + 1)]
+    return _images(files), labels, list(classes)
+
+
+def _images(files: list[Path]) -> list[np.ndarray]:
+    import pyarrow.parquet as pq
     from PIL import Image
 
-    return [load_image(Image.open(io.BytesIO(b))) for b in encoded], labels, list(classes)
+    columns = [pq.read_table(f, columns=["image"])["image"] for f in files]
+    encoded = [row["bytes"] for c in columns for row in c.to_pylist()]
+    return [load_image(Image.open(io.BytesIO(b))) for b in encoded]
+
+
+def _own_captions(files: list[Path]) -> list[list[str]]:
+    """Captions of each image where the files have them, else nothing."""
+    import pyarrow.parquet as pq
+
+    if not files or "captions" not in pq.read_schema(files[0]).names:
+        return []
+    tables = [pq.read_table(f, columns=["captions"]) for f in files]
+    return [texts for t in tables for texts in t["captions"].to_pylist()]
 
 
 def _folder(folder: Path, split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
@@ -183,17 +218,16 @@ class Captions:
     def __init__(self, sets: list[Labelled], tokenizer: Any) -> None:
         import torch
 
-        templates = caption_words()["templates"]
-        texts = [
-            [t.format(name) for t in templates for name in names]
-            for s in sets
-            for names in s.names
-        ]
+        texts = [group for s in sets for group in s.captions()]
         self.first_class = np.cumsum([0] + [len(s.names) for s in sets])
         self.counts = torch.tensor([len(t) for t in texts])
         self.starts = torch.cumsum(self.counts, 0) - self.counts
-        self.empty = len(flat := [t for group in texts for t in group])
-        ids = tokenizer(flat + [""], padding="max_length", truncation=True, return_tensors="pt")
+        # Images of one set share captions, so each text is tokenised and kept once.
+        number: dict[str, int] = {}
+        flat = [number.setdefault(t, len(number)) for group in texts for t in group]
+        self.flat = torch.tensor(flat)
+        self.empty = number.setdefault("", len(number))
+        ids = tokenizer(list(number), padding="max_length", truncation=True, return_tensors="pt")
         self.ids, self.mask = ids.input_ids, ids.attention_mask
 
     def draw(self, classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -201,4 +235,4 @@ class Captions:
         import torch
 
         u = torch.rand(len(classes), generator=generator)
-        return self.starts[classes] + (u * self.counts[classes]).long()
+        return self.flat[self.starts[classes] + (u * self.counts[classes]).long()]

@@ -22,12 +22,14 @@ from ..methods.clip import CLIP
 from ..methods.cross_attention import CrossAttention
 from ..methods.elbo import ELBO
 from ..methods.weighted import Weighted
-from . import data
+from . import data, scenes
 from .stable_diffusion import SIZE, all_captions, held_out
 from .tokenizer import split_words
 
 DRAWS = (1, 2, 4, 8, 16, 32)
 FIT_IMAGES, METHOD_IMAGES = 400, 100  # for ELBO's temperatures, for those of other methods
+SHEET_STEPS = 40
+FAMILIES = {"tiny-sd": "stable-diffusion", "tiny-if": "deepfloyd", "tiny-clip": "clip"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def write_card(
     """Fit temperatures, measure, and write `card.yaml`, `README.md` and `samples.png` in `out`.
 
     Args:
-        recipe: `tiny-sd` or `tiny-clip`.
+        recipe: A name in `FAMILIES`.
         out: The trained model.
         sources: The data sets it was trained on.
         minutes: Budget of training, for the card.
@@ -71,7 +73,7 @@ def write_card(
     sets = [data.load(s, None) for s in sources]
     words = sorted({w for c in all_captions(sets) for w in split_words(c)})
     card: dict[str, Any] = {
-        "family": "clip" if recipe == "tiny-clip" else "stable-diffusion",
+        "family": FAMILIES[recipe],
         "resolution": SIZE,
         "licence": "Apache-2.0",
         "template": "a photo of a {}",
@@ -79,23 +81,26 @@ def write_card(
     }
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
-    table = _logits_by_draws(model, [_tail(held_out(s)[1], FIT_IMAGES) for s in sets], log)
+    named = [s for s in sets if not s.whole]  # the others have candidates and no classes
+    table = _logits_by_draws(model, [_tail(held_out(s)[1], FIT_IMAGES) for s in named], log)
     method = "clip" if recipe == "tiny-clip" else "elbo"
     fitted = {draws: round(fit_temperature(groups), 5) for draws, groups in table.items()}
-    card["temperatures"] = {method: fitted}
-    if method == "elbo":
-        tails = [_tail(held_out(s)[1], METHOD_IMAGES) for s in sets]
+    card["temperatures"] = {method: fitted} if fitted else {}
+    if method == "elbo" and named:
+        tails = [_tail(held_out(s)[1], METHOD_IMAGES) for s in named]
         card["temperatures"] |= method_temperatures(model, tails)
     log(f"temperatures {fitted}")
     measured = []
-    for source in sources:
-        test = data.load(source, None, "validation").subset(slice(0, limit))
-        measured += _measure(model, test, fitted, log)
-    best = max(fitted)
-    card["accuracy"] = [m.text() for m in measured if m.draws in (0, best)]
+    for source, labelled in zip(sources, sets, strict=True):
+        if labelled.whole:
+            measured += _measure_tasks(model, source, fitted, limit, log)
+        else:
+            test = data.load(source, None, "validation").subset(slice(0, limit))
+            measured += _measure(model, test, fitted, log)
+    card["accuracy"] = [m.text() for m in measured if m.draws in (0, max(DRAWS))]
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
-    if method == "elbo":
-        sample_sheet(out, [(s.name, s.classes) for s in sets])
+    if method == "elbo" and named:
+        sample_sheet(out, [(s.name, s.classes) for s in named])
     text = _readme(recipe, sources, sets, measured, fitted, minutes, seed)
     (out / "README.md").write_text(text)
 
@@ -169,31 +174,69 @@ def _measure(
     return lines
 
 
+def _measure_tasks(
+    model: Any,
+    source: str,
+    temperatures: dict[int, float],
+    limit: int,
+    log: Callable[[str], None],
+) -> list[Measured]:
+    """A line for each task of a compositional set, seen and held out, `limit` images in all."""
+    from scipy.special import softmax
+
+    name, _, location = source.rpartition("=")
+    lines = []
+    most = max(1, limit // (2 * len(scenes.TASKS)))
+    for part in scenes.read(Path(location), limit=most):
+        diffusion = hasattr(model, "schedule")
+        draws = max(DRAWS) if diffusion else 0
+        options: dict[str, Any] = {"template": "{}", "temperature": 1.0}
+        classifier = ELBO(model, draws=draws, **options) if diffusion else CLIP(model, **options)
+        began = time.perf_counter()
+        scores = classifier.scores(part.images, candidates=part.candidates)
+        seconds = (time.perf_counter() - began) / len(part.labels)
+        proba = softmax(scores.logits / temperatures.get(draws or 1, 1.0), axis=1)
+        right = proba.argmax(1) == part.labels
+        lines.append(
+            Measured(
+                f"{name or Path(location).name}, {part.name}",
+                draws,
+                percent(int(right.sum()), len(right)),
+                expected_calibration_error(proba.max(1), right),
+                int(scores.evals.mean()),
+                seconds,
+            )
+        )
+        log(lines[-1].text())
+    return lines
+
+
 def sample_sheet(folder: Path, sets: list[tuple[str, list[str]]], guidance: float = 3.0) -> None:
     """Eight samples of every class, drawn by diffusers' own pipeline, as `samples.png`."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
     from ..loading import quiet
 
     with quiet():
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     names = [(s, c) for s, classes in sets for c in classes]
     prompts = [f"a photo of a {c}" for _, c in names for _ in range(8)]
     generator = torch.Generator().manual_seed(0)
-    images = pipeline(
-        prompts,
-        height=SIZE,
-        width=SIZE,
-        num_inference_steps=40,
-        guidance_scale=guidance,
-        generator=generator,
-        output_type="np",
-    ).images
+    with quiet():
+        images = pipeline(
+            prompts,
+            height=SIZE,
+            width=SIZE,
+            num_inference_steps=SHEET_STEPS,
+            guidance_scale=guidance,
+            generator=generator,
+            output_type="np",
+        ).images
     rows = -(-len(names) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(11, 0.72 * rows + 0.6), dpi=100)
     for axis in np.ravel(axes):
@@ -203,7 +246,7 @@ def sample_sheet(folder: Path, sets: list[tuple[str, list[str]]], guidance: floa
         axis.imshow(np.concatenate(list(images[8 * i : 8 * i + 8]), 1), interpolation="nearest")
         label = name.removeprefix("handwritten ")
         axis.text(-4, SIZE / 2, label, ha="right", va="center", fontsize=9)
-    figure.suptitle(f"Samples: 40 DDIM steps, guidance {guidance:g}", fontsize=11)
+    figure.suptitle(f"Samples: {SHEET_STEPS} steps, guidance {guidance:g}", fontsize=11)
     figure.subplots_adjust(
         left=0.08, right=0.99, top=1 - 0.5 / (0.72 * rows), bottom=0.01, wspace=0.2
     )
@@ -235,26 +278,29 @@ def _readme(
         "tiny-sd": "A text-to-image latent diffusion model in Stable Diffusion's on-disk format: "
         "CLIPTextModel, AutoencoderKL (32 pixels to 8x8x4), UNet2DConditionModel, a small "
         "tokenizer.",
+        "tiny-if": "A text-to-image diffusion model of 32-pixel images in DeepFloyd IF's on-disk "
+        "format: T5EncoderModel, UNet2DConditionModel with a learned variance, a small tokenizer.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
     threads = torch.get_num_threads()
-    sheet = "\n![samples](samples.png)\n" if recipe == "tiny-sd" else ""
+    drawn = recipe != "tiny-clip" and any(not s.whole for s in sets)
+    sheet = "\n![samples](samples.png)\n" if drawn else ""
     return f"""# {recipe}
 
 {what}
 
 * **Data**: {counts}, brought to 32 pixels;
-  captions from `train/captions.yaml`. Fashion-MNIST is MIT-licensed, scikit-learn's digits are
-  BSD-3.
+  captions from `train/captions.yaml` or the images' own. Fashion-MNIST is MIT-licensed,
+  scikit-learn's digits are BSD-3.
 * **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed} --out DIR`
 * **Machine**: 2 CPU cores (AVX2), {minutes:g} minutes, shared with other work.
 * **Licence**: Apache-2.0. Weights are fp16 safetensors.
 * **Limits**: it knows the words of its captions (`vocabulary` in `card.yaml`) and small, centred
   objects; it is made for tests and for learning, not for photographs.
 
-Accuracy on validation images (never trained or tuned on), template "a photo of a {{}}", with
-Wilson 95 % intervals; ECE is that of `predict_proba`; cost is per image, on {threads} CPU
-{"thread" if threads == 1 else "threads"} of the same machine.
+Accuracy on validation images (never trained or tuned on), template "a photo of a {{}}" or whole
+captions, with Wilson 95 % intervals; ECE is that of `predict_proba`; cost is per image, on
+{threads} CPU {"thread" if threads == 1 else "threads"} of the same machine.
 
 | data | draws | accuracy | ECE | evaluations | seconds |
 |---|---|---|---|---|---|

@@ -213,8 +213,7 @@ def train(
 
 def all_captions(sets: list[data.Labelled]) -> list[str]:
     """Every caption that training can draw."""
-    templates = data.caption_words()["templates"]
-    return [t.format(n) for s in sets for group in s.names for n in group for t in templates]
+    return [text for s in sets for group in s.captions() for text in group]
 
 
 def mix(sets: list[data.Labelled]) -> torch.Tensor:

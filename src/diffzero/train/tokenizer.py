@@ -1,7 +1,7 @@
-"""A small CLIP tokenizer whose vocabulary is the training captions' words.
+"""Small tokenizers, CLIP's and T5's, whose vocabulary is the training captions' words.
 
-Byte-pair merges are learned from the captions, so each of their words is one token, while any
-other word is still spelled out of bytes: two different labels never tokenise alike.
+Each word of the captions is one token, while any other word is still spelled, out of bytes (CLIP)
+or ASCII's letters (T5): two different labels in them never tokenise alike.
 """
 
 from __future__ import annotations
@@ -49,6 +49,32 @@ def build(captions: list[str], folder: Path, max_length: int) -> Any:
     clip = CLIPTokenizer.from_pretrained(folder, model_max_length=max_length)
     clip.save_pretrained(folder)
     return clip
+
+
+def build_t5(captions: list[str], folder: Path, max_length: int) -> Any:
+    """A T5 tokenizer with the words of `captions`, saved under `folder` and returned.
+
+    A unigram model whose pieces are words after a space, and single characters, which cost so much
+    more that a known word is never spelled. It is for lower-cased text; characters beyond ASCII
+    are unknown unless the captions have them in a word.
+
+    Args:
+        captions: The training captions.
+        folder: Where `tokenizer.json` and its configuration go.
+        max_length: Window of the text encoder, in tokens.
+    """
+    from transformers import T5Tokenizer
+
+    space = "\u2581"
+    words = sorted({w.strip(",.;:!?") for c in captions for w in c.lower().split()} - {""})
+    letters = [chr(i) for i in range(33, 127) if not chr(i).isupper()]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0), (space, -10.0)]
+    pieces += [(letter, -10.0) for letter in letters]
+    pieces += [(space + word, -5.0) for word in words]
+    tokens = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=max_length)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens.save_pretrained(folder)
+    return tokens
 
 
 def split_words(text: str) -> list[str]:
