@@ -60,7 +60,7 @@ def evaluate(
         bool, typer.Option("--json", help="The summary on standard output.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of noise and choice of images.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows a network call.")] = None,
 ) -> None:

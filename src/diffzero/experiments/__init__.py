@@ -36,6 +36,7 @@ ON_TEXT = {
     *("disagreement", "text-table"),
 }
 ON_ANY = {"robustness"}
+ON_TRAIN = {"inception-score", "cifar10-table"}  # need training images
 
 
 def default_model(name: str) -> str:
@@ -51,7 +52,7 @@ class Setting:
         model: A backbone of the kind that the experiment needs.
         data: Validation images, `train.data.Labelled`; of class-conditional models the class
             names are in the model's order.
-        train: Training images, for experiments that need a judge of their own.
+        train: Training images, for the experiments of `ON_TRAIN`; None for others.
         out: Folder of the results.
         limit: Images at most.
         seed: Of all noise.
@@ -80,7 +81,7 @@ def make_setting(
 
     backbone = load(model, device=device)
     images = load_data(data, None, "validation").subset(slice(0, limit))
-    train = load_data(data, None)
+    train = load_data(data, None) if name in ON_TRAIN else None  # decoding takes a while
     names = getattr(backbone, "classes", None)
     if names is not None and names != images.classes:
         raise InputError(
