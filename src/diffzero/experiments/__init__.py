@@ -208,7 +208,7 @@ def bars(axis: Any, right: dict[str, Any], colours: list[str], names: list[str])
     axis.bar(names, means, yerr=[means - low, high - means], capsize=4, color=colours)
     for i, mean in enumerate(means):
         axis.text(i, 0.03, f"{100 * mean:.0f} %", ha="center", color="white", size=9)
-    axis.set(ylim=(0, 1))
+    axis.set(ylim=(0, 1.05))
 
 
 def spread(labels: Any, n: int) -> list[int]:

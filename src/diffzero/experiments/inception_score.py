@@ -71,6 +71,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     title = f"{words}\ntrue - false: [{low:.2f}, {high:.2f}], n = {n}"
     axes[0].set_title(title, fontsize=9)
     _strips(axes[1], model, data, groups, false)
+    fig.subplots_adjust(wspace=0.4)  # class names beside the strips are long
     write(fig, path)
     return {
         "score": scores,
