@@ -110,6 +110,10 @@ class DiffusionMethod(Classifier):
             self._check_count(len(one))
             check_readable(self.backbone_, one, self.templates_)
 
+    def _rows_a_call(self) -> int:
+        """Rows of a network call: the user's number, else the backbone's."""
+        return self.batch_size or self.backbone_.default_batch_size()
+
     def _encode(self, images: list[np.ndarray]) -> Tensor:
         """Images to `x_0` `[b, *shape]`."""
         backbone = self.backbone_
@@ -188,7 +192,7 @@ class RowMethod(DiffusionMethod):
             self._check_candidates(labels)
             prompts, table = unique_prompts([fill(self.templates_, one) for one in labels])
             cond = backbone.embed(prompts)
-        size = self.batch_size or backbone.default_batch_size()
+        size = self._rows_a_call()
         size = max(1, size // self._per_call())
         which = np.repeat(np.arange(len(images)), [len(t) for t in table])
         column = np.concatenate([np.arange(len(t)) for t in table])

@@ -247,7 +247,7 @@ class CrossAttention(DiffusionMethod):
         own = [self.names_] * len(images) if labels is None else labels
         logits = np.full((len(images), max(map(len, own))), -np.inf)
         evals = np.zeros(len(images), dtype=np.int64)
-        size = self.batch_size or self.backbone_.default_batch_size()
+        size = self._rows_a_call()
         for start in range(0, len(images), size):
             part = slice(start, start + size)  # views, which the tournament fills
             x_0 = self._encode(images[part])
@@ -344,7 +344,7 @@ class CrossAttention(DiffusionMethod):
         number = {labels: i for i, labels in enumerate(prompts)}
         cond = self._text.embed_tokens([ids for ids, _ in prompts.values()]) if prompts else None
         sums: list[dict[str, Tensor]] = [{} for _ in items]
-        size = self.batch_size or self.backbone_.default_batch_size()
+        size = self._rows_a_call()
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             labels = [items[p].labels[s:] + items[p].labels[:s] for p, s, _, _ in part]

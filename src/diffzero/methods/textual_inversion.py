@@ -255,9 +255,6 @@ class TextualInversion(DiffusionMethod):
             np.concatenate([p.losses for p in parts], 1),
         )
 
-    def _rows_a_call(self) -> int:
-        return self.batch_size or self.backbone_.default_batch_size()
-
     def _starts(self, words: list[list[str]]) -> Tensor:
         """Where each image's token begins, float32 `[b, d]`."""
         if self.start == "mean":

@@ -151,9 +151,6 @@ class Weighted(DiffusionMethod):
         cost = np.full(len(images), self.count_evals(0))
         return Scores(logits, cost, cost.copy())
 
-    def _rows_a_call(self) -> int:
-        return self.batch_size or self.backbone_.default_batch_size()
-
     def _groups(
         self, images: list[np.ndarray], labels: list[list[str]] | None
     ) -> Iterator[tuple[list[int], Tensor, list[int], Condition]]:
