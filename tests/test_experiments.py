@@ -190,3 +190,62 @@ def test_text_table_goes_on_where_it_stopped(text_setting, tmp_path, monkeypatch
 def test_experiments_refuse_the_wrong_kind_of_model(model, tmp_path):
     with pytest.raises(dz.InputError, match="text-table needs a model that reads text"):
         reproduce("text-table", setting(model, tmp_path, 1))
+
+
+# -- on scenes ------------------------------------------------------------------------------------
+
+
+def test_binding_asks_every_task_and_compares_with_clip(text_setting, tmp_path, monkeypatch):
+    from diffzero.evaluate.metrics import mcnemar
+    from diffzero.experiments import binding
+    from diffzero.train.scene_files import ask
+    from diffzero.train.scenes import TASKS
+
+    plan = {"one": ("weighted", {"steps": 1, "draws": 2}), "cross": ("cross-attention", {})}
+    monkeypatch.setattr(binding, "PLAN", plan)
+    monkeypatch.setattr(binding, "DRAWS", 2)
+    monkeypatch.setattr(binding, "MOST", 2)
+    numbers = reproduce("binding", text_setting(tmp_path, 3))
+    assert list(numbers["lines"]) == ["elbo, 2 draws", "clip", "one", "cross"]
+    parts = {f"{t}, {k}" for t in TASKS for k in ("seen", "held out")}
+    assert all(set(line) == parts for line in numbers["lines"].values())
+    assert numbers["data"] == "scenes"
+    held_out = next(p for p in ask(3, 32) if p.name == "object, held out")
+    clip = dz.CLIP("tiny-clip", template="{}")
+    right = clip.scores(held_out.images, candidates=held_out.candidates).logits.argmax(1)
+    line = numbers["lines"]["clip"]["object, held out"]
+    assert line["right"] == "".join("01"[int(r)] for r in right == held_out.labels)
+    assert numbers["lines"]["elbo, 2 draws"]["object, held out"]["evals"] == 2 * 24
+    assert len(numbers["lines"]["one"]["count, seen"]["right"]) == 2
+    test = numbers["elbo_against_clip"]["binding, seen"]
+    assert test["mcnemar_p"] == mcnemar(test["only_elbo_right"], test["only_clip_right"])
+    assert all(task in numbers["verdict"] for task in TASKS)
+    with Image.open(tmp_path / "binding.png") as picture:
+        assert picture.width > 1000
+
+
+def test_attributes_count_each_truth(text_setting, tmp_path):
+    numbers = reproduce("attributes", text_setting(tmp_path, 4))
+    assert numbers["n"] == 8
+    for who in ("ELBO", "CLIP"):
+        of = numbers["by_truth"][who]
+        assert of["seen"].endswith("of 4") and of["with a dot, held out"].endswith("of 2")
+    with Image.open(tmp_path / "attributes.png") as picture:
+        assert picture.width > 900
+
+
+def test_imagen_table_puts_two_models_on_the_same_images(tmp_path, monkeypatch):
+    from diffzero.experiments import imagen_table, text_table
+
+    plan = {"elbo, 2 draws": ("elbo", {"draws": 2}), "clip": ("clip", {})}
+    monkeypatch.setattr(imagen_table, "PLAN", plan)
+    images = data.load("digits=digits", None, "validation").subset(slice(0, 3))
+    model = dz.load("tiny-if", device="cpu")
+    numbers = reproduce("imagen-table", Setting(model, images, None, tmp_path, 3, 0))
+    assert list(numbers["tables"]) == ["tiny-if", "tiny-sd"]
+    own = dz.ELBO(model, draws=2).fit(images.classes).scores(list(images.images))
+    right = own.logits.argmax(1) == images.labels
+    line = numbers["tables"]["tiny-if"]["elbo, 2 draws"]
+    assert line["right"] == "".join("01"[int(r)] for r in right) and line["evals"] == 20
+    assert 0 < numbers["mcnemar_p_between_models"]["elbo, 2 draws"] <= 1
+    assert text_table.PLAN is not plan  # the table itself is as it was

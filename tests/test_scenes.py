@@ -13,6 +13,7 @@ from scipy import ndimage
 import diffzero as dz
 from diffzero import cli
 from diffzero.train import data
+from diffzero.train.scene_files import ask, read, write
 from diffzero.train.scenes import (
     COLOURS,
     HELD_OUT,
@@ -24,10 +25,10 @@ from diffzero.train.scenes import (
     Thing,
     example,
     pairs,
-    read,
     render,
-    write,
 )
+from diffzero.train.stable_diffusion import all_captions
+from diffzero.train.tokenizer import build
 
 # -- reading captions and pictures anew, with nothing of the code that made them ---------------
 
@@ -320,13 +321,52 @@ def test_recipes_read_whole_captions_and_fill_no_template(folder, tokenizer):
     captions = data.Captions([digits, scenes], tokenizer)
     classes = torch.arange(60) + int(captions.first_class[1])
     rows = captions.draw(classes, torch.Generator().manual_seed(0))
-    assert len(captions.ids) == len(
-        {t for s in (digits, scenes) for g in s.captions() for t in g} | {""}
-    )
+    texts = {t for s in (digits, scenes) for g in (*s.captions(), *s.contrasts) for t in g}
+    assert len(captions.ids) == len(texts | {""})
     for i, row in enumerate(rows.tolist()):
         own = tokenizer(list(example("train", i).captions), padding="max_length", truncation=True)
         assert captions.ids[row].tolist() in own.input_ids
     assert captions.ids[captions.empty].tolist() == tokenizer("", padding="max_length").input_ids
+
+
+def test_contrasts_are_the_images_own_and_digits_have_none(folder, tmp_path):
+    digits = data.load("digits=digits", 32)
+    scenes = data.load(f"scenes={folder}", 32)
+    tokenizer = build(all_captions([digits, scenes]), tmp_path, 32)
+    captions = data.Captions([digits, scenes], tokenizer)
+    classes = torch.arange(60) + int(captions.first_class[1])
+    assert (captions.sides[:10] == 0).all() and (captions.sides[classes] > 1).all()
+    drawn = set()
+    for seed in range(8):
+        right, wrong = captions.contrast(classes, torch.Generator().manual_seed(seed))
+        for i, (one, other) in enumerate(zip(right.tolist(), wrong.tolist(), strict=True)):
+            made = example("train", i)
+            texts = list(made.candidates)
+            own = [tokenizer(text, padding="max_length").input_ids for text in texts]
+            assert captions.ids[one].tolist() == own[made.label]
+            place = own.index(captions.ids[other].tolist())
+            assert place != made.label
+            drawn.add((i, place))
+    assert len(drawn) > 150  # not always the same false one
+
+
+def test_chosen_tasks_are_taken_in_turn(tmp_path):
+    made = [example("train", i, 1, ("relation", "binding")) for i in range(20)]
+    assert [m.scene.task for m in made] == ["relation", "binding"] * 10
+    relations = Counter(m.scene.relation for m in made[::2][:8])
+    assert set(relations.values()) == {2}  # outcomes stay balanced
+    assert example("train", 7, 1, tuple(TASKS)) == example("train", 7, 1)
+    with pytest.raises(dz.InputError, match="tasks must be among object, .*got colour"):
+        example("train", 0, 0, ("colour",))
+    with pytest.raises(dz.InputError, match="got none"):
+        write(tmp_path, "train", 1, 32, tasks=())
+
+
+def test_questions_made_on_the_spot_are_those_of_the_file(folder):
+    for one, other in zip(ask(3, 32), read(folder, limit=3), strict=True):
+        assert (one.name, one.candidates) == (other.name, other.candidates)
+        assert np.array_equal(one.images, other.images)
+        assert np.array_equal(one.labels, other.labels)
 
 
 def test_questions_are_read_back_by_task(folder, tmp_path):

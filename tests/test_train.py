@@ -133,3 +133,34 @@ def test_card_ends_a_recipe_with_measured_numbers(trained, monkeypatch):
     assert (trained / "sd" / "samples.png").stat().st_size > 10_000
     text = (trained / "clip" / "README.md").read_text()
     assert "diffzero train tiny-clip" in text and "of 20" in text
+
+
+def test_the_contrast_is_the_posterior_of_two_captions():
+    """On Gaussian errors in closed form: softplus of half the difference, over half of D."""
+    generator = torch.Generator().manual_seed(0)
+    true, false = torch.rand(2, 5, 4, 8, 8, generator=generator).unbind()
+    expected = 0.0
+    for a, b in zip(true.double(), false.double(), strict=True):
+        one, other = (-a.sum() / 2).exp(), (-b.sum() / 2).exp()
+        expected -= float(torch.log(one / (one + other))) / 5
+    found = float(stable_diffusion.contrast_loss(true, false))
+    assert found == pytest.approx(expected * 2 / 256, rel=1e-4)
+
+
+def test_a_recipe_starts_from_another_models_words(trained, tmp_path):
+    """Known words keep their embeddings wherever they stand in the new vocabulary."""
+    tokens = tokenizer.build(["a red digit one", "zebra"], tmp_path, stable_diffusion.WINDOW)
+    nets = stable_diffusion.components(tokens)
+    fresh = nets["text_encoder"].get_input_embeddings().weight.detach().clone()
+    stable_diffusion.start_from(nets, tokens, str(trained / "sd"))
+    old = dz.load(trained / "sd", dtype="float32")
+    here, there = tokens.get_vocab(), old.tokenizer.get_vocab()
+    assert here["one</w>"] != there["one</w>"] and "zebra</w>" not in there
+    after = nets["text_encoder"].get_input_embeddings().weight
+    before = old.text_encoder.get_input_embeddings().weight
+    assert torch.equal(after[here["one</w>"]], before[there["one</w>"]])
+    assert torch.equal(after[here["zebra</w>"]], fresh[here["zebra</w>"]])
+    for key, value in old.unet.state_dict().items():
+        assert torch.equal(value, nets["unet"].state_dict()[key])
+    with pytest.raises(dz.InputError, match="do not fit this recipe's networks"):
+        stable_diffusion.start_from(nets, tokens, "digits-ddpm")

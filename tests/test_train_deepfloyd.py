@@ -4,7 +4,8 @@ import torch
 
 import diffzero as dz
 from diffzero.train import data, deepfloyd, recipes, tokenizer
-from diffzero.train.scenes import example, render, write
+from diffzero.train.scene_files import write
+from diffzero.train.scenes import example, render
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_the_recipe_writes_a_model_that_loads_and_scores(trained):
     out, lines = trained
     assert int(lines[-1].split()[0]) >= 1  # steps
     model = dz.load(out)
-    assert isinstance(model, dz.DeepFloyd) and model.shape == (3, 32, 32)
+    assert isinstance(model, dz.DeepFloyd) and model.shape == (3, 16, 16)
     assert model.restrict.quantile == 0.95 and model.unet.config.out_channels == 6
     made = [example("validation", row) for row in range(5)]
     images = [render(one.scene, 32) for one in made]
@@ -47,7 +48,7 @@ def test_diffusers_own_pipeline_draws_with_the_learned_variance(trained):
     pipe.set_progress_bar_config(disable=True)
     assert pipe.scheduler.config.variance_type == "learned_range"
     image = pipe("a red circle", num_inference_steps=2, output_type="pt").images
-    assert image.shape == (1, 3, 32, 32) and torch.isfinite(image).all()
+    assert image.shape == (1, 3, 16, 16) and torch.isfinite(image).all()
 
 
 def test_the_card_measures_each_task_seen_and_held_out(trained, scenes, monkeypatch):

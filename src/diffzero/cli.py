@@ -151,7 +151,7 @@ def train(
     limit: Annotated[int, typer.Option(help="Validation images to measure on.")] = 1000,
     preset: Annotated[str | None, typer.Option(help="cpu or gpu; by device if unset.")] = None,
     init: Annotated[
-        str | None, typer.Option(help="Pixel models: a card or folder to start from.")
+        str | None, typer.Option(help="All but tiny-if: a card or folder to start from.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -169,9 +169,10 @@ def train(
     if not sources:
         raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
     place = str(_device(device))
-    options = {"init": init} if pixels else {}
-    if init is not None and not pixels:
-        raise InputError(f"{recipe} starts from nothing; --init serves {', '.join(PRESETS)}.")
+    starters = [*PRESETS, "tiny-sd", "tiny-clip"]
+    options = {"init": init} if recipe in starters else {}
+    if init is not None and recipe not in starters:
+        raise InputError(f"{recipe} starts from nothing; --init serves {', '.join(starters)}.")
     recipes()[recipe](
         sources, out, minutes, device=place, seed=seed, preset=preset, log=note, **options
     )

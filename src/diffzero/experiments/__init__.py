@@ -8,6 +8,7 @@ returns the JSON's numbers.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -29,18 +30,24 @@ EXPERIMENTS = {
     "inversion-steps": "algorithm 6: loss and accuracy against the steps of inversion",
     "disagreement": "section 4.2: CLIP right or wrong against diffusion right or wrong",
     "text-table": "all methods of text-to-image models on the same images, and CLIP",
+    "attributes": "figure 5: with or without, told by diffusion and by CLIP",
+    "binding": "scenes: objects, which colour is whose, where, how many, by every method and CLIP",
+    "imagen-table": "all methods on a pixel model in Imagen's manner beside a latent one",
     "robustness": "sections 5.1 and 5.2: diffusion and CLIP on corrupted images",
 }
 ON_TEXT = {
     *("reconstructions", "noise-level", "distance", "attention-maps", "inversion-steps"),
-    *("disagreement", "text-table"),
+    *("disagreement", "text-table", "imagen-table", "attributes", "binding"),
 }
+ON_SCENES = {"attributes", "binding"}  # make their own images
 ON_ANY = {"robustness"}
 ON_TRAIN = {"inception-score", "cifar10-table"}  # need training images
 
 
 def default_model(name: str) -> str:
     """The bundled model of the kind that an experiment needs."""
+    if name == "imagen-table":
+        return "tiny-if"
     return "tiny-sd" if name in ON_TEXT | ON_ANY else "digits-ddpm"
 
 
@@ -114,11 +121,42 @@ def reproduce(name: str, setting: Setting) -> dict[str, Any]:
     numbers = {
         "experiment": name,
         "model": setting.model.name,
-        "data": setting.data.name,
+        "data": "scenes" if name in ON_SCENES else setting.data.name,
         "seed": setting.seed,
     } | module.run(setting, setting.out / f"{name}.png")
     (setting.out / f"{name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
     return numbers
+
+
+class Kept:
+    """Results that are kept as they come, so that a second call goes on where one stopped.
+
+    Args:
+        path: The file; `remove` it when all is done.
+        key: What must be the same for the results to hold.
+    """
+
+    def __init__(self, path: Path, key: list[Any]) -> None:
+        self.path, self.key = path, key
+        self.lines: dict[str, Any] = {}
+        if path.exists():
+            stored = json.loads(path.read_text())
+            self.lines = stored["lines"] if stored["key"] == key else {}
+
+    def get(self, name: str, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
+        """The result of this name made with these settings, now or before."""
+        wanted = json.loads(json.dumps(settings))
+        line = self.lines.get(name)
+        if line is None or line["settings"] != wanted:
+            self.lines[name] = {"settings": wanted, "result": make()}
+            partial = self.path.with_suffix(".writing")
+            partial.write_text(json.dumps({"key": self.key, "lines": self.lines}))
+            partial.replace(self.path)
+        return self.lines[name]["result"]
+
+    def remove(self) -> None:
+        """Forget everything."""
+        self.path.unlink(missing_ok=True)
 
 
 def short(name: str) -> str:

@@ -5,9 +5,9 @@ Settings were chosen on images held out of training, see `docs/how-to-choose-a-m
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from ..evaluate.memory import peak_memory
 from ..evaluate.metrics import percent, wilson
 from ..methods import make
-from . import Setting, figure, write
+from . import Kept, Setting, figure, write
 
 # The paper's own on other data: Stable Diffusion's noise-denoise and CLIP ViT-L/14 on Flowers-10.
 PAPER = {"noise-denoise, the paper's": 0.7661, "clip": 0.9189}
@@ -45,7 +45,8 @@ PLAN: dict[str, tuple[str, dict[str, Any]]] = {
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy with intervals, evaluations, VJPs, seconds and peak memory an image."""
     n = len(setting.data.labels)
-    lines = _lines(setting, path.with_suffix(".partial"))
+    kept = keep(setting, path.with_suffix(".partial"))
+    lines = lines_of(setting, PLAN, kept)
     fig, axis = figure(10.5, 0.5 * len(lines) + 1.4)
     place = np.arange(len(lines))
     values = np.array([line["correct"] / n for line in lines.values()])
@@ -67,26 +68,29 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     axis.set_title(f"{setting.model.name} on {setting.data.name}", loc="left", fontsize=10, pad=24)
     write(fig, path)
+    kept.remove()
     return {"n": n, "lines": lines, "paper": PAPER}
 
 
-def _lines(setting: Setting, partial: Path) -> dict[str, dict[str, Any]]:
-    """Every line of the plan; lines are kept as they come, so that a second call goes on."""
+def keep(setting: Setting, path: Path) -> Kept:
+    """Where lines are kept that were measured with this model on these images."""
     images = [int(zlib.crc32(image.tobytes())) for image in setting.data.images]
-    key = [setting.model.name, setting.data.name, setting.seed, zlib.crc32(repr(images).encode())]
-    kept: dict[str, Any] = {}
-    if partial.exists():
-        stored = json.loads(partial.read_text())
-        kept = stored["lines"] if stored["key"] == key else {}
-    lines = {}
-    for name, (method, options) in PLAN.items():
-        line = kept.get(name)
-        if line is None or line["settings"] != json.loads(json.dumps(options)):
-            line = measure(setting, method, options)
-        lines[name] = line
-        partial.write_text(json.dumps({"key": key, "lines": {**kept, **lines}}))
-    partial.unlink()
-    return lines
+    number = zlib.crc32(repr(images).encode())
+    return Kept(path, [setting.model.name, setting.data.name, setting.seed, number])
+
+
+def lines_of(
+    setting: Setting, plan: dict[str, tuple[str, dict[str, Any]]], kept: Kept
+) -> dict[str, dict[str, Any]]:
+    """Every line of the plan."""
+    return {
+        name: kept.get(
+            f"{setting.model.name}, {name}",
+            options,
+            partial(measure, setting, method, options),
+        )
+        for name, (method, options) in plan.items()
+    }
 
 
 def measure(setting: Setting, method: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -102,12 +106,14 @@ def measure(setting: Setting, method: str, options: dict[str, Any]) -> dict[str,
     began = time.perf_counter()
     scores = classifier.scores(images)
     seconds = (time.perf_counter() - began) / n
-    correct = int((scores.logits.argmax(1) == data.labels).sum())
+    right = scores.logits.argmax(1) == data.labels
+    correct = int(right.sum())
     return {
         "method": method,
         "settings": {k: v for k, v in options.items() if k != "clip"},
         "accuracy": percent(correct, n),
         "correct": correct,
+        "right": "".join("01"[int(r)] for r in right),  # image by image
         "interval_95": list(map(float, wilson(correct, n))),
         "evals": round(float(scores.evals.mean())),
         "vjps": 0 if scores.vjps is None else round(float(scores.vjps.mean())),

@@ -7,11 +7,16 @@ batch, and the target is spread over them:
     L = 1/2 [CE(p(. | s F G^T), P) + CE(p(. | s G F^T), P)],
     P_ij ~ [class_i = class_j or caption_i = caption_j],
 
-with F and G the unit features of images and captions and s the learned scale.
+with F and G the unit features of images and captions and s the learned scale. Where images come
+with captions to tell apart (`diffzero scenes`), some of a batch take the true one of theirs, and
+false ones join the captions that every image chooses from, so that CLIP is given the contrasts
+that `tiny-sd` is given.
 
 References:
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
     https://arxiv.org/abs/2103.00020
+    Yuksekgonul et al., When and Why Vision-Language Models Behave like Bags-of-Words, 2023 (false
+    captions in the batch). https://arxiv.org/abs/2210.01936
     Khosla et al., Supervised Contrastive Learning, 2020. https://arxiv.org/abs/2004.11362
 """
 
@@ -34,7 +39,9 @@ from .stable_diffusion import (
     held_out,
     mix,
     pick,
+    posed,
     preset_for,
+    start_from,
     text_config,
 )
 
@@ -67,6 +74,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     preset: str | None = None,
+    init: str | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train and save the model under `out`; run again to resume. See `stable_diffusion.train`."""
@@ -76,7 +84,10 @@ def train(
     torch.manual_seed(seed)
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
     tokens = tokenizer.build(all_captions(sets), out, WINDOW)
-    model = build_model(tokens).to(device)
+    model = build_model(tokens)
+    if init is not None:
+        start_from({"model": model}, tokens, init)
+    model = model.to(device)
     log(f"clip {sum(p.numel() for p in model.parameters()):,}")
     processor = CLIPImageProcessor(
         size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}
@@ -95,17 +106,24 @@ def train(
         x = torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).float() / 255
         x = (data.jitter(x, generator) - mean) / std
         rows = captions.draw(classes, generator)
-        ids, mask = captions.ids[rows].to(device), captions.mask[rows].to(device)
+        chosen = posed(captions, classes, generator)
+        rows[chosen], wrong = captions.contrast(classes[chosen], generator)
+        texts = torch.cat([rows, wrong])
+        ids, mask = captions.ids[texts].to(device), captions.mask[texts].to(device)
         with size.precision(device):
             image = as_vectors(model.get_image_features(x.to(device))).float()
             text = as_vectors(model.get_text_features(ids, mask)).float()
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
-        alike = (classes[:, None] == classes[None]) | (rows[:, None] == rows[None])
+        alike = rows[:, None] == texts[None]
+        alike[:, : len(rows)] |= classes[:, None] == classes[None]
         target = alike.float().to(device)
+        backwards = target[:, : len(rows)].T  # false captions need not be any image's
         target = target / target.sum(1, keepdim=True)
+        backwards = backwards / backwards.sum(1, keepdim=True)
         logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
         return 0.5 * (
-            functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
+            functional.cross_entropy(logits, target)
+            + functional.cross_entropy(logits[:, : len(rows)].T, backwards)
         )
 
     state = out / ".train" / "clip.pt"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ class Labelled:
         classes: One name a class, the one accuracy is measured with.
         names: For each class the names its captions use, repeats weigh more.
         whole: The names are whole captions, one class an image; templates are not filled.
+        contrasts: For each class (here, image) captions to tell apart, the true one first;
+            empty where the data have none.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Labelled:
     classes: list[str]
     names: list[list[str]]
     whole: bool = False
+    contrasts: list[list[str]] = field(default_factory=list)
 
     def captions(self) -> list[list[str]]:
         """For each class, every caption that training can draw."""
@@ -83,7 +86,8 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
         if own := _own_captions(files):
             kept = _sized(_images(files), size)
             first = [texts[0] for texts in own]
-            return Labelled(name, kept, np.arange(len(own)), first, own, whole=True)
+            order = np.arange(len(own))
+            return Labelled(name, kept, order, first, own, whole=True, contrasts=_contrasts(files))
         images, labels, classes = _parquet(files) if files else _folder(folder, split)
     else:
         images, labels, classes = _hub(location, split)
@@ -162,6 +166,21 @@ def _own_captions(files: list[Path]) -> list[list[str]]:
     return [texts for t in tables for texts in t["captions"].to_pylist()]
 
 
+def _contrasts(files: list[Path]) -> list[list[str]]:
+    """Candidates of each image where the files have them, the true one first."""
+    import pyarrow.parquet as pq
+
+    columns = ["candidates", "label"]
+    if not set(columns) <= set(pq.read_schema(files[0]).names):
+        return []
+    rows = (row for f in files for row in pq.read_table(f, columns=columns).to_pylist())
+    found = []
+    for row in rows:
+        texts, true = row["candidates"], row["label"]
+        found.append([texts[true], *texts[:true], *texts[true + 1 :]])
+    return found
+
+
 def _folder(folder: Path, split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     root = folder / split if (folder / split).is_dir() else folder
     classes = sorted(p.name for p in root.iterdir() if p.is_dir())
@@ -227,6 +246,11 @@ class Captions:
         flat = [number.setdefault(t, len(number)) for group in texts for t in group]
         self.flat = torch.tensor(flat)
         self.empty = number.setdefault("", len(number))
+        sides = [c for s in sets for c in (s.contrasts or [[]] * len(s.names))]
+        self.sides = torch.tensor([len(c) for c in sides])
+        self.first_side = torch.cumsum(self.sides, 0) - self.sides
+        numbers = [number.setdefault(t, len(number)) for c in sides for t in c]
+        self.side = torch.tensor(numbers, dtype=torch.long)
         ids = tokenizer(list(number), padding="max_length", truncation=True, return_tensors="pt")
         self.ids, self.mask = ids.input_ids, ids.attention_mask
 
@@ -236,3 +260,19 @@ class Captions:
 
         u = torch.rand(len(classes), generator=generator)
         return self.flat[self.starts[classes] + (u * self.counts[classes]).long()]
+
+    def contrast(
+        self, classes: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The true caption and a false one of the same wording, as indices into `ids`.
+
+        Args:
+            classes: Over all sets, each with captions to tell apart (`sides` above 1).
+            generator: Picks among the false ones.
+        """
+        import torch
+
+        first = self.first_side[classes]
+        u = torch.rand(len(classes), generator=generator)
+        other = 1 + (u * (self.sides[classes] - 1)).long()
+        return self.side[first], self.side[first + other]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,26 @@ from ..methods.clip import CLIP
 from ..methods.cross_attention import CrossAttention
 from ..methods.elbo import ELBO
 from ..methods.weighted import Weighted
-from . import data, scenes
-from .stable_diffusion import SIZE, all_captions, held_out
+from . import data, scene_files
+from .scenes import TASKS
+from .stable_diffusion import all_captions, held_out
 from .tokenizer import split_words
 
 DRAWS = (1, 2, 4, 8, 16, 32)
 FIT_IMAGES, METHOD_IMAGES = 400, 100  # for ELBO's temperatures, for those of other methods
 SHEET_STEPS = 40
+SHEET_SCENES = (  # on the sample sheet of a model that knows scenes
+    "a red circle",
+    "a blue circle",  # never seen in training
+    "a large green square with a dot",
+    "a small yellow cross without a dot",
+    "a red square and a blue triangle",
+    "a blue square and a red triangle",
+    "a cyan circle to the left of a purple square",
+    "a cyan circle above a purple square",
+    "two green triangles",
+    "four green triangles",
+)
 FAMILIES = {"tiny-sd": "stable-diffusion", "tiny-if": "deepfloyd", "tiny-clip": "clip"}
 
 
@@ -74,13 +88,15 @@ def write_card(
     words = sorted({w for c in all_captions(sets) for w in split_words(c)})
     card: dict[str, Any] = {
         "family": FAMILIES[recipe],
-        "resolution": SIZE,
         "licence": "Apache-2.0",
         "template": "a photo of a {}",
         "vocabulary": words,
     }
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
+    diffusion = hasattr(model, "schedule")
+    side = model.image_size if diffusion else model.processor.crop_size["height"]
+    card["resolution"] = side
     named = [s for s in sets if not s.whole]  # the others have candidates and no classes
     table = _logits_by_draws(model, [_tail(held_out(s)[1], FIT_IMAGES) for s in named], log)
     method = "clip" if recipe == "tiny-clip" else "elbo"
@@ -93,15 +109,20 @@ def write_card(
     measured = []
     for source, labelled in zip(sources, sets, strict=True):
         if labelled.whole:
-            measured += _measure_tasks(model, source, fitted, limit, log)
+            folder = Path(source.rpartition("=")[2])
+            if any(folder.glob("validation*.parquet")):  # some are made for training alone
+                measured += _measure_tasks(model, labelled.name, folder, fitted, limit, log)
         else:
             test = data.load(source, None, "validation").subset(slice(0, limit))
             measured += _measure(model, test, fitted, log)
     card["accuracy"] = [m.text() for m in measured if m.draws in (0, max(DRAWS))]
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
     if method == "elbo" and named:
-        sample_sheet(out, [(s.name, s.classes) for s in named])
-    text = _readme(recipe, sources, sets, measured, fitted, minutes, seed)
+        prompts = {c: card["template"].format(c) for s in named for c in s.classes}
+        if len(named) < len(sets):
+            prompts |= {text: text for text in SHEET_SCENES}
+        sample_sheet(out, prompts)
+    text = _readme(recipe, sources, sets, measured, fitted, minutes, seed, side)
     (out / "README.md").write_text(text)
 
 
@@ -176,7 +197,8 @@ def _measure(
 
 def _measure_tasks(
     model: Any,
-    source: str,
+    name: str,
+    folder: Path,
     temperatures: dict[int, float],
     limit: int,
     log: Callable[[str], None],
@@ -184,10 +206,9 @@ def _measure_tasks(
     """A line for each task of a compositional set, seen and held out, `limit` images in all."""
     from scipy.special import softmax
 
-    name, _, location = source.rpartition("=")
     lines = []
-    most = max(1, limit // (2 * len(scenes.TASKS)))
-    for part in scenes.read(Path(location), limit=most):
+    most = max(1, limit // (2 * len(TASKS)))
+    for part in scene_files.read(folder, limit=most):
         diffusion = hasattr(model, "schedule")
         draws = max(DRAWS) if diffusion else 0
         options: dict[str, Any] = {"template": "{}", "temperature": 1.0}
@@ -199,7 +220,7 @@ def _measure_tasks(
         right = proba.argmax(1) == part.labels
         lines.append(
             Measured(
-                f"{name or Path(location).name}, {part.name}",
+                f"{name}, {part.name}",
                 draws,
                 percent(int(right.sum()), len(right)),
                 expected_calibration_error(proba.max(1), right),
@@ -211,8 +232,14 @@ def _measure_tasks(
     return lines
 
 
-def sample_sheet(folder: Path, sets: list[tuple[str, list[str]]], guidance: float = 3.0) -> None:
-    """Eight samples of every class, drawn by diffusers' own pipeline, as `samples.png`."""
+def sample_sheet(folder: Path, prompts: dict[str, str], guidance: float = 3.0) -> None:
+    """Eight samples of every prompt, drawn by diffusers' own pipeline, as `samples.png`.
+
+    Args:
+        folder: Of the pipeline; the picture goes there.
+        prompts: By what stands beside their samples.
+        guidance: Of the sampler.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -224,14 +251,14 @@ def sample_sheet(folder: Path, sets: list[tuple[str, list[str]]], guidance: floa
     with quiet():
         pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    names = [(s, c) for s, classes in sets for c in classes]
-    prompts = [f"a photo of a {c}" for _, c in names for _ in range(8)]
+    side = pipeline.unet.config.sample_size * getattr(pipeline, "vae_scale_factor", 1)
+    names, each = list(prompts), [text for text in prompts.values() for _ in range(8)]
     generator = torch.Generator().manual_seed(0)
     with quiet():
         images = pipeline(
-            prompts,
-            height=SIZE,
-            width=SIZE,
+            each,
+            height=side,
+            width=side,
             num_inference_steps=SHEET_STEPS,
             guidance_scale=guidance,
             generator=generator,
@@ -241,14 +268,14 @@ def sample_sheet(folder: Path, sets: list[tuple[str, list[str]]], guidance: floa
     figure, axes = plt.subplots(rows, 2, figsize=(11, 0.72 * rows + 0.6), dpi=100)
     for axis in np.ravel(axes):
         axis.axis("off")
-    for i, (_, name) in enumerate(names):
+    for i, name in enumerate(names):
         axis = axes[i % rows, i // rows]
         axis.imshow(np.concatenate(list(images[8 * i : 8 * i + 8]), 1), interpolation="nearest")
-        label = name.removeprefix("handwritten ")
-        axis.text(-4, SIZE / 2, label, ha="right", va="center", fontsize=9)
+        label = fill(name.removeprefix("handwritten "), 17)
+        axis.text(-4, side / 2, label, ha="right", va="center", fontsize=9)
     figure.suptitle(f"Samples: {SHEET_STEPS} steps, guidance {guidance:g}", fontsize=11)
     figure.subplots_adjust(
-        left=0.08, right=0.99, top=1 - 0.5 / (0.72 * rows), bottom=0.01, wspace=0.2
+        left=0.13, right=0.99, top=1 - 0.5 / (0.72 * rows), bottom=0.01, wspace=0.32
     )
     figure.savefig(folder / "samples.png")
     plt.close(figure)
@@ -262,6 +289,7 @@ def _readme(
     temperatures: dict[int, float],
     minutes: float,
     seed: int,
+    side: int,
 ) -> str:
     names = [s.name for s in sets]
     flags = " ".join(
@@ -278,8 +306,9 @@ def _readme(
         "tiny-sd": "A text-to-image latent diffusion model in Stable Diffusion's on-disk format: "
         "CLIPTextModel, AutoencoderKL (32 pixels to 8x8x4), UNet2DConditionModel, a small "
         "tokenizer.",
-        "tiny-if": "A text-to-image diffusion model of 32-pixel images in DeepFloyd IF's on-disk "
-        "format: T5EncoderModel, UNet2DConditionModel with a learned variance, a small tokenizer.",
+        "tiny-if": f"A text-to-image diffusion model of {side}-pixel images in DeepFloyd IF's "
+        "on-disk format: T5EncoderModel, UNet2DConditionModel with a learned variance, a small "
+        "tokenizer.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
     threads = torch.get_num_threads()
@@ -289,7 +318,7 @@ def _readme(
 
 {what}
 
-* **Data**: {counts}, brought to 32 pixels;
+* **Data**: {counts}, brought to {side} pixels;
   captions from `train/captions.yaml` or the images' own. Fashion-MNIST is MIT-licensed,
   scikit-learn's digits are BSD-3.
 * **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed} --out DIR`

@@ -23,12 +23,9 @@ Everything derives from (seed, split, row): a longer set begins with the shorter
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -345,23 +342,28 @@ TASKS = {
 }
 
 
-def example(split: Split, row: int, seed: int = 0) -> Example:
+def example(split: Split, row: int, seed: int = 0, tasks: Sequence[str] = tuple(TASKS)) -> Example:
     """The row of this number: tasks in turn, and in validation seen and held-out in turn.
 
     Args:
         split: `train` or `validation`.
         row: From 0.
         seed: Of everything.
+        tasks: Names in `TASKS` to take in turn.
 
     Raises:
-        InputError: an unknown split.
+        InputError: an unknown split or task, or no task.
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}; got {split!r}.")
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise InputError(
+            f"tasks must be among {', '.join(TASKS)}; got {', '.join(tasks) or 'none'}."
+        )
     part = SPLITS.index(split)
-    number, place = divmod(row, len(TASKS))
-    name = list(TASKS)[place]
-    task = TASKS[name]
+    number, place = divmod(row, len(tasks))
+    name = tasks[place]
+    task, place = TASKS[name], list(TASKS).index(name)
     held_out = split == "validation" and number % 2 == 1
     turn = number // 2 if split == "validation" else number
     rng = np.random.default_rng([seed, part, row])
@@ -438,156 +440,3 @@ def _outlines(thing: Thing) -> Iterator[np.ndarray]:
     c, s = np.cos(thing.angle), np.sin(thing.angle)
     for part in parts:
         yield thing.radius * part @ np.array([[c, s], [-s, c]]) + [thing.x, thing.y]
-
-
-# -- files -------------------------------------------------------------------------------------
-
-
-def write(
-    out: Path,
-    split: Split,
-    n: int,
-    size: int,
-    seed: int = 0,
-    advance: Callable[[int], None] | None = None,
-) -> Path:
-    """Write `n` rows as `SPLIT-00000-of-00001.parquet`, as `datasets` reads it.
-
-    Columns: `image` (PNG), `caption`, `captions`, `task`, `candidates`, `label` (place of the true
-    candidate), `held_out`, `scene` (its description as JSON).
-
-    Args:
-        out: Folder.
-        split: `train` or `validation`.
-        n: Rows.
-        size: Side in pixels, at least 16.
-        seed: Of everything.
-        advance: Called with numbers of rows.
-
-    Returns:
-        The file.
-
-    Raises:
-        InputError: too small a size, fewer than one row, an unknown split.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if n < 1:
-        raise InputError(f"{split} needs at least one row; got {n}.")
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{split}-00000-of-00001.parquet"
-    partial = path.with_suffix(".partial")
-    schema = _schema()
-    with pq.ParquetWriter(partial, schema) as writer:
-        for start in range(0, n, 1000):
-            part = [_row(split, i, size, seed) for i in range(start, min(n, start + 1000))]
-            writer.write_table(pa.Table.from_pylist(part, schema=schema))
-            if advance is not None:
-                advance(len(part))
-    partial.replace(path)  # a file that is there is whole
-    return path
-
-
-@dataclass(frozen=True)
-class Questions:
-    """The images of one task, all with or all without held-out combinations.
-
-    Attributes:
-        task: A name in `TASKS`.
-        held_out: Whether they show combinations that training never shows.
-        images: uint8 `[size, size, 3]` each.
-        candidates: Captions to choose from, for each image.
-        labels: Place of the true one, int64 `[n]`.
-    """
-
-    task: str
-    held_out: bool
-    images: list[np.ndarray]
-    candidates: list[list[str]]
-    labels: np.ndarray
-
-    @property
-    def name(self) -> str:
-        """ "binding, held out"."""
-        return f"{self.task}, {'held out' if self.held_out else 'seen'}"
-
-
-def read(folder: Path, split: Split = "validation", limit: int | None = None) -> list[Questions]:
-    """What `write` wrote, by task, seen combinations before held-out ones.
-
-    Args:
-        folder: Of the Parquet files.
-        split: `train` or `validation`.
-        limit: Images of each task and kind at most.
-
-    Raises:
-        InputError: no such file, or one without candidates.
-    """
-    import pyarrow.parquet as pq
-    from PIL import Image
-
-    from ..images import load_image
-
-    files = sorted(folder.glob(f"{split}*.parquet"))
-    columns = ["image", "task", "candidates", "label", "held_out"]
-    if not files or not set(columns) <= set(pq.read_schema(files[0]).names):
-        raise InputError(
-            f"{folder}: no {split}*.parquet with columns {', '.join(columns)}; "
-            "make them with diffzero scenes."
-        )
-    groups: dict[tuple[str, bool], list[dict]] = {(t, h): [] for t in TASKS for h in (False, True)}
-    for row in (row for f in files for row in pq.read_table(f, columns=columns).to_pylist()):
-        group = groups[row["task"], row["held_out"]]
-        if limit is None or len(group) < limit:
-            group.append(row)
-    return [
-        Questions(
-            task,
-            held_out,
-            [load_image(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows],
-            [row["candidates"] for row in rows],
-            np.array([row["label"] for row in rows]),
-        )
-        for (task, held_out), rows in groups.items()
-        if rows
-    ]
-
-
-def _row(split: Split, row: int, size: int, seed: int) -> dict[str, Any]:
-    from PIL import Image
-
-    made = example(split, row, seed)
-    encoded = io.BytesIO()
-    Image.fromarray(render(made.scene, size)).save(encoded, "PNG")
-    return {
-        "image": {"bytes": encoded.getvalue(), "path": f"{split}-{row:06d}.png"},
-        "caption": made.caption,
-        "captions": list(made.captions),
-        "task": made.scene.task,
-        "candidates": list(made.candidates),
-        "label": made.label,
-        "held_out": made.held_out,
-        "scene": json.dumps(asdict(made.scene)),
-    }
-
-
-def _schema() -> Any:
-    """Columns, and the features that `datasets` reads from the schema's metadata."""
-    import pyarrow as pa
-
-    texts = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "Sequence"}
-    text = {"dtype": "string", "_type": "Value"}
-    columns: list[tuple[str, Any, dict]] = [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "Image"}),
-        ("caption", pa.string(), text),
-        ("captions", pa.list_(pa.string()), texts),
-        ("task", pa.string(), text),
-        ("candidates", pa.list_(pa.string()), texts),
-        ("label", pa.int64(), {"dtype": "int64", "_type": "Value"}),
-        ("held_out", pa.bool_(), {"dtype": "bool", "_type": "Value"}),
-        ("scene", pa.string(), text),
-    ]
-    features = {name: feature for name, _, feature in columns}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    return pa.schema([(name, kind) for name, kind, _ in columns], metadata=metadata)

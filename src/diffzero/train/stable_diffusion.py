@@ -11,6 +11,19 @@ on the latents' posterior means, to predict the noise (Ho et al. 2020, equation 
 
 with a caption drawn anew for every image and step, and the empty caption one time in ten for
 classifier-free guidance.
+
+Where images come with captions to tell apart (`diffzero scenes`), some of a batch are also given a
+false one at the same noise. With e the squared error summed over the D dimensions, half of it the
+one-draw bound on -log p(z | c), this adds
+
+    L = (2 / D) E -log sigmoid((e(c_false) - e(c_true)) / 2),
+
+the negative log-posterior of the true one, in the unit of the first loss. Without it the network
+learns which words an image holds long before it learns which belongs to which.
+
+References:
+    Krojer et al., Are Diffusion Models Vision-And-Language Reasoners?, 2023 (hard negatives).
+    https://arxiv.org/abs/2305.16397
 """
 
 from __future__ import annotations
@@ -33,6 +46,7 @@ SIZE, WINDOW, HIDDEN = 32, 32, 128
 VAE_SHARE = 0.14  # of the minutes
 HELD_OUT = {"digits": 137}  # the last of train, never trained on: for temperatures and settings
 DIGIT_VARIANTS = 24
+CONTRASTED = 0.25  # most of a batch that is also given a false caption
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     preset: str | None = None,
+    init: str | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train and save the pipeline under `out`; run again to resume.
@@ -168,13 +183,21 @@ def train(
         device: `cpu` or `cuda`.
         seed: Of initial weights and batches.
         preset: A name in `PRESETS`; the one made for the device if None.
+        init: Card name or folder of a model of this recipe and preset to start from; words that
+            it knows keep their embeddings.
         log: Called with lines of progress.
+
+    Raises:
+        InputError: an unknown preset, data that cannot be read, weights that do not fit.
     """
     size = preset_for(device, preset)
     torch.manual_seed(seed)
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
     tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
-    nets = {k: m.to(device) for k, m in components(tokens, size).items()}
+    nets = components(tokens, size)
+    if init is not None:
+        start_from(nets, tokens, init)
+    nets = {k: m.to(device) for k, m in nets.items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
 
     vae: Any = nets["vae"]
@@ -211,9 +234,39 @@ def train(
     save(nets, tokens, out)
 
 
+@torch.no_grad()
+def start_from(nets: dict[str, nn.Module], tokens: Any, init: str) -> None:
+    """Copy the weights of another model of the recipe, of token embeddings those of known words.
+
+    Raises:
+        InputError: weights that do not fit.
+    """
+    from ..loading import load
+
+    old = load(init, device="cpu", dtype="float32")
+    words, known = tokens.get_vocab(), old.tokenizer.get_vocab()
+    both = [word for word in words if word in known]
+    here, there = [words[w] for w in both], [known[w] for w in both]
+    try:
+        for name, net in nets.items():
+            state = getattr(old, name).state_dict()
+            for key, own in net.state_dict().items():
+                if key.endswith("token_embedding.weight"):
+                    rows = own.clone()
+                    rows[here] = state[key][there]
+                    state[key] = rows
+            net.load_state_dict(state)
+    except (AttributeError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{init}: its weights do not fit this recipe's networks. Start from a model of the "
+            f"same recipe and preset. ({str(error).splitlines()[0]})"
+        ) from None
+
+
 def all_captions(sets: list[data.Labelled]) -> list[str]:
     """Every caption that training can draw."""
-    return [text for s in sets for group in s.captions() for text in group]
+    groups = [group for s in sets for group in (*s.captions(), *s.contrasts)]
+    return sorted({text for group in groups for text in group})
 
 
 def mix(sets: list[data.Labelled]) -> torch.Tensor:
@@ -301,20 +354,47 @@ def _denoising_loss(
         classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
         rows = captions.draw(classes, generator)
         rows[torch.rand(batch, generator=generator) < dropout] = captions.empty
-        unique, inverse = rows.unique(return_inverse=True)
+        chosen = posed(captions, classes, generator)
+        rows[chosen], wrong = captions.contrast(classes[chosen], generator)
+        unique, inverse = torch.cat([rows, wrong]).unique(return_inverse=True)
         # Times are stratified: one in each of `batch` slices of [0, 1000).
         t = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch * 1000
         t = t.long()[torch.randperm(batch, generator=generator)]
         eps = torch.randn(x.shape, generator=generator)
         bar = bars[t].view(-1, 1, 1, 1)
-        x_t = (bar.sqrt() * x + (1 - bar).sqrt() * eps).to(device)
+        x_t = bar.sqrt() * x + (1 - bar).sqrt() * eps
+        twice = torch.cat([torch.arange(batch), chosen])
+        x_t, t, eps = x_t[twice].to(device), t[twice].to(device), eps[twice].to(device)
         x_t = x_t.contiguous(memory_format=torch.channels_last)
         with preset.precision(device):
             text = denoiser["text"](captions.ids[unique].to(device)).last_hidden_state
-            predicted = unet(x_t, t.to(device), text[inverse.to(device)]).sample
-        return functional.mse_loss(predicted.float(), eps.to(device))
+            predicted = unet(x_t, t, text[inverse.to(device)]).sample
+        squared = (predicted.float() - eps).square()
+        error = squared[:batch].mean()
+        if len(chosen):
+            error = error + contrast_loss(squared[chosen], squared[batch:])
+        return error
 
     return loss
+
+
+def posed(
+    captions: data.Captions, classes: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Places in the batch of the images that are also given a false caption."""
+    able = (captions.sides[classes] > 1).nonzero().flatten()
+    return able[torch.randperm(len(able), generator=generator)[: int(CONTRASTED * len(classes))]]
+
+
+def contrast_loss(true: torch.Tensor, false: torch.Tensor) -> torch.Tensor:
+    """Negative log-posterior of the true caption of two, in nats over half the dimensions.
+
+    Args:
+        true: Squared errors of the noise predicted with the true captions, `[b, c, h, w]`.
+        false: With the false ones, of the same images, noises and times.
+    """
+    odds = (false - true).sum((1, 2, 3)) / 2
+    return 2 / true[0].numel() * functional.softplus(-odds).mean()
 
 
 def save(nets: dict[str, Any], tokens: Any, out: Path) -> None:
