@@ -216,7 +216,8 @@ def test_binding_asks_every_task_and_compares_with_clip(text_setting, tmp_path, 
     line = numbers["lines"]["clip"]["object, held out"]
     assert line["right"] == "".join("01"[int(r)] for r in right == held_out.labels)
     assert numbers["lines"]["elbo, 2 draws"]["object, held out"]["evals"] == 2 * 24
-    assert len(numbers["lines"]["one"]["count, seen"]["right"]) == 2
+    assert len(numbers["lines"]["one"]["count, held out"]["right"]) == 2
+    assert numbers["n_seen"] == len(numbers["lines"]["clip"]["count, seen"]["right"]) == 1
     test = numbers["elbo_against_clip"]["binding, seen"]
     assert test["mcnemar_p"] == mcnemar(test["only_elbo_right"], test["only_clip_right"])
     assert all(task in numbers["verdict"] for task in TASKS)

@@ -199,6 +199,10 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Folder of picture and numbers.")] = Path("reproduced"),
     limit: Annotated[int, typer.Option(help="Images at most.")] = 60,
     budget: Annotated[str, typer.Option(help="Of all: small, medium or large.")] = "small",
+    enlarge: Annotated[
+        str | None,
+        typer.Option(help="DeepFloyd IF's second stage, to show reconstructions large."),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -218,7 +222,7 @@ def reproduce(
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
     setting = make_setting(
         name, model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
-        clip=clip,
+        clip=clip, enlarge=enlarge,
     )  # fmt: skip
     numbers = run_experiment(name, setting)
     if "verdict" in numbers:

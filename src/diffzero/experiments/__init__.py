@@ -64,6 +64,7 @@ class Setting:
         limit: Images at most.
         seed: Of all noise.
         clip: The rival, and the metric of CLIP distances: what `load` takes.
+        enlarge: A `SuperResolution` to show reconstructions of a DeepFloyd model large, or None.
     """
 
     model: Any
@@ -73,16 +74,28 @@ class Setting:
     limit: int
     seed: int
     clip: Any = "tiny-clip"
+    enlarge: Any = None
 
 
 def make_setting(
-    name: str, model: str, data: str, *, out: Path, limit: int, seed: int, device: str, clip: str
+    name: str,
+    model: str,
+    data: str,
+    *,
+    out: Path,
+    limit: int,
+    seed: int,
+    device: str,
+    clip: str,
+    enlarge: str | None = None,
 ) -> Setting:
     """Load the models and the images of an experiment.
 
     Raises:
         InputError: a model or images that are not there, or that do not fit each other.
     """
+    if enlarge is not None and name != "reconstructions":
+        raise InputError(f"--enlarge serves the experiment reconstructions; {name} shows none.")
     from ..loading import load
     from ..train.data import load as load_data
 
@@ -96,7 +109,23 @@ def make_setting(
             "Give the images that it was trained for."
         )
     rival = load(clip, device=device) if name in ON_TEXT | ON_ANY else None
-    return Setting(backbone, images, train, out, limit, seed, rival)
+    return Setting(backbone, images, train, out, limit, seed, rival, _stage(backbone, enlarge))
+
+
+def _stage(backbone: Any, enlarge: str | None) -> Any:
+    """The second stage that enlarges what the model makes.
+
+    Raises:
+        InputError: a model that has no second stage.
+    """
+    if enlarge is None:
+        return None
+    from ..backbones.deepfloyd import DeepFloyd
+    from ..backbones.super_resolution import SuperResolution
+
+    if not isinstance(backbone, DeepFloyd):
+        raise InputError(f"{backbone.name} has no second stage; --enlarge serves DeepFloyd IF.")
+    return SuperResolution.load(enlarge, str(backbone.device))
 
 
 def reproduce(name: str, setting: Setting) -> dict[str, Any]:

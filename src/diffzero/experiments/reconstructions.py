@@ -46,6 +46,11 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     for row, i in zip(axes, shown, strict=True):
         original, returned = pictures[i]
         right, wrong = returned[labels[i]], returned[rival[i]]
+        if setting.enlarge is not None:
+            prompts = [model.template.format(data.classes[c]) for c in (labels[i], rival[i])]
+            right, wrong = setting.enlarge.enlarge(
+                torch.stack([right, wrong]), prompts, model, seed=setting.seed
+            )
         cells = (original, _noised(model, images[i], setting.seed), right, wrong)
         for axis, cell in zip(row, cells, strict=True):
             axis.imshow(picture(cell), interpolation="nearest")
