@@ -348,6 +348,13 @@ def test_contrasts_are_the_images_own_and_digits_have_none(folder, tmp_path):
             assert place != made.label
             drawn.add((i, place))
     assert len(drawn) > 150  # not always the same false one
+    likest = [c[:2] for c in scenes.contrasts if len(c) == 18]
+    assert likest and all(
+        sum(a != b for a, b in zip(one.split(), other.split(), strict=True)) == 1
+        for one, other in likest
+    )
+    swapped = [c[:2] for c in scenes.contrasts if " and " in c[0]]
+    assert swapped and all(sorted(a.split()) == sorted(b.split()) for a, b in swapped)
 
 
 def test_chosen_tasks_are_taken_in_turn(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,7 @@ def _own_captions(files: list[Path]) -> list[list[str]]:
 
 
 def _contrasts(files: list[Path]) -> list[list[str]]:
-    """Candidates of each image where the files have them, the true one first."""
+    """Candidates of each image where the files have them, the true one first, then by likeness."""
     import pyarrow.parquet as pq
 
     columns = ["candidates", "label"]
@@ -176,9 +177,16 @@ def _contrasts(files: list[Path]) -> list[list[str]]:
     rows = (row for f in files for row in pq.read_table(f, columns=columns).to_pylist())
     found = []
     for row in rows:
-        texts, true = row["candidates"], row["label"]
-        found.append([texts[true], *texts[:true], *texts[true + 1 :]])
+        true = row["candidates"][row["label"]]
+        found.append(
+            sorted(row["candidates"], key=lambda text: (text != true, _apart(text, true)))
+        )
     return found
+
+
+def _apart(one: str, other: str) -> int:
+    """How many words one text has that the other has not; none if only their order differs."""
+    return sum((Counter(one.split()) - Counter(other.split())).values())
 
 
 def _folder(folder: Path, split: str) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
@@ -266,6 +274,10 @@ class Captions:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The true caption and a false one of the same wording, as indices into `ids`.
 
+        The more a false one is like the true one, the more often it is drawn: for "a red circle"
+        of 18 candidates, most of which differ in both words, four times in seven one that differs
+        in one. A network that hears of colour and shape together learns the easier of the two.
+
         Args:
             classes: Over all sets, each with captions to tell apart (`sides` above 1).
             generator: Picks among the false ones.
@@ -274,5 +286,5 @@ class Captions:
 
         first = self.first_side[classes]
         u = torch.rand(len(classes), generator=generator)
-        other = 1 + (u * (self.sides[classes] - 1)).long()
+        other = 1 + (u.square() * (self.sides[classes] - 1)).long()
         return self.side[first], self.side[first + other]

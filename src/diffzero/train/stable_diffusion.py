@@ -46,7 +46,7 @@ SIZE, WINDOW, HIDDEN = 32, 32, 128
 VAE_SHARE = 0.14  # of the minutes
 HELD_OUT = {"digits": 137}  # the last of train, never trained on: for temperatures and settings
 DIGIT_VARIANTS = 24
-CONTRASTED = 0.25  # most of a batch that is also given a false caption
+CONTRASTED = 0.375  # most of a batch that is also given a false caption
 
 
 @dataclass(frozen=True)
