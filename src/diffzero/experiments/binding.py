@@ -35,7 +35,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     kept = Kept(path.with_suffix(".partial"), key)
     plan = {f"elbo, {DRAWS} draws": ("elbo", {"draws": DRAWS}), "clip": ("clip", {})}
     plan |= {k: v for k, v in PLAN.items() if v[0] not in ("elbo", "clip")}
-    lines = {}
+    lines: dict[str, dict[str, Any]] = {}
     for name, (method, options) in plan.items():
         lines[name] = {}
         for part in parts:

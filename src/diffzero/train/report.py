@@ -311,6 +311,15 @@ def _readme(
         "tokenizer.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
+    facts = "\n".join(
+        fill(text, 98, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for text in (
+            f"* **Data**: {counts}, brought to {side} pixels; captions from `train/captions.yaml` "
+            "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3.",
+            f"* **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed} "
+            "--out DIR`",
+        )
+    )
     threads = torch.get_num_threads()
     drawn = recipe != "tiny-clip" and any(not s.whole for s in sets)
     sheet = "\n![samples](samples.png)\n" if drawn else ""
@@ -318,10 +327,7 @@ def _readme(
 
 {what}
 
-* **Data**: {counts}, brought to {side} pixels;
-  captions from `train/captions.yaml` or the images' own. Fashion-MNIST is MIT-licensed,
-  scikit-learn's digits are BSD-3.
-* **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed} --out DIR`
+{facts}
 * **Machine**: 2 CPU cores (AVX2), {minutes:g} minutes, shared with other work.
 * **Licence**: Apache-2.0. Weights are fp16 safetensors.
 * **Limits**: it knows the words of its captions (`vocabulary` in `card.yaml`) and small, centred

@@ -16,10 +16,11 @@ Where images come with captions to tell apart (`diffzero scenes`), some of a bat
 false one at the same noise. With e the squared error summed over the D dimensions, half of it the
 one-draw bound on -log p(z | c), this adds
 
-    L = (2 / D) E -log sigmoid((e(c_false) - e(c_true)) / 2),
+    L = w (2 / D) E -log sigmoid((e(c_false) - e(c_true)) / 2),     w = 8,
 
-the negative log-posterior of the true one, in the unit of the first loss. Without it the network
-learns which words an image holds long before it learns which belongs to which.
+w times the negative log-posterior of the true one, in the unit of the first loss. Without it the
+network learns which words an image holds long before it learns which belongs to which; with w = 1
+it learned colours, dots and places, and shapes not at all.
 
 References:
     Krojer et al., Are Diffusion Models Vision-And-Language Reasoners?, 2023 (hard negatives).
@@ -46,7 +47,9 @@ SIZE, WINDOW, HIDDEN = 32, 32, 128
 VAE_SHARE = 0.14  # of the minutes
 HELD_OUT = {"digits": 137}  # the last of train, never trained on: for temperatures and settings
 DIGIT_VARIANTS = 24
-CONTRASTED = 0.375  # most of a batch that is also given a false caption
+CONTRASTED = 0.5  # most of a batch that is also given a false caption
+CONTRAST_WEIGHT = 8.0
+CONTRAST_STEPS = 700  # noise beyond which most scenes say nothing
 
 
 @dataclass(frozen=True)
@@ -360,6 +363,7 @@ def _denoising_loss(
         # Times are stratified: one in each of `batch` slices of [0, 1000).
         t = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch * 1000
         t = t.long()[torch.randperm(batch, generator=generator)]
+        t[chosen] = torch.randint(CONTRAST_STEPS, (len(chosen),), generator=generator)
         eps = torch.randn(x.shape, generator=generator)
         bar = bars[t].view(-1, 1, 1, 1)
         x_t = bar.sqrt() * x + (1 - bar).sqrt() * eps
@@ -372,7 +376,8 @@ def _denoising_loss(
         squared = (predicted.float() - eps).square()
         error = squared[:batch].mean()
         if len(chosen):
-            error = error + contrast_loss(squared[chosen], squared[batch:])
+            false = squared[batch:]
+            error = error + CONTRAST_WEIGHT * contrast_loss(squared[chosen], false)
         return error
 
     return loss
