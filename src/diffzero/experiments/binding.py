@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..evaluate.metrics import mcnemar, percent, wilson
 from ..methods import make
 from ..train.scene_files import Questions, ask
@@ -68,13 +69,16 @@ def _images(setting: Setting, method: str, held_out: bool) -> int:
 def _measure(
     setting: Setting, method: str, options: dict[str, Any], part: Questions, n: int
 ) -> dict[str, Any]:
-    """One method on the first n images of a part."""
+    """One method on the first n images of a part, or why it cannot answer."""
     model = setting.clip if method == "clip" else setting.model
     if options.get("distance") == "clip-l2":
         options = {**options, "clip": setting.clip}
     whole = {"form" if method == "cross-attention" else "template": "{}"}
     classifier = make(method, model, {"seed": setting.seed, **whole, **options})
-    scores = classifier.scores(part.images[:n], candidates=part.candidates[:n])
+    try:
+        scores = classifier.scores(part.images[:n], candidates=part.candidates[:n])
+    except InputError as error:  # latent kNN and two candidates, for one
+        return {"refused": str(error)}
     right = scores.logits.argmax(1) == part.labels[:n]
     return {
         "accuracy": percent(int(right.sum()), n),
@@ -139,6 +143,8 @@ def _paint(setting: Setting, parts: list[Questions], lines: dict[str, Any], path
         for kind, shift in zip(KINDS, (0.14, -0.14), strict=True):
             for y, name in zip(place, names, strict=True):
                 line = lines[name][f"{task}, {kind}"]
+                if "refused" in line:
+                    continue
                 value = line["correct"] / len(line["right"])
                 colour = COLOURS.get(name.split(",")[0], "#777777")
                 axis.hlines(y + shift, *line["interval_95"], color=colour, alpha=0.5)
