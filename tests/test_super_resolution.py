@@ -95,7 +95,7 @@ def test_reconstructions_are_shown_large(stage, deepfloyd, tmp_path, monkeypatch
             reconstructions, "picture", lambda x, shown=shown: shown.append(x) or x[0].numpy()
         )
         numbers = reproduce(
-            "reconstructions", Setting(deepfloyd, images, None, out, 1, 0, None, large)
+            "reconstructions", Setting(deepfloyd, images, None, out, 1, 0, "tiny-clip", large)
         )
         sizes[name] = [tuple(x.shape[1:]) for x in shown]
         assert Image.open(out / "reconstructions.png").width > 300

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,10 @@ def reproduce(name: str, setting: Setting) -> dict[str, Any]:
             f"{name} needs a class-conditional model such as digits-ddpm; {setting.model.name} "
             "is none."
         )
+    if name in ON_TEXT | ON_ANY:
+        from ..classifier import resolve
+
+        setting = replace(setting, clip=resolve(setting.clip))
     setting.out.mkdir(parents=True, exist_ok=True)
     module = import_module("." + name.replace("-", "_"), __name__)
     numbers = {

@@ -247,10 +247,10 @@ def start_from(nets: dict[str, nn.Module], tokens: Any, init: str) -> None:
     from ..loading import load
 
     old = load(init, device="cpu", dtype="float32")
-    words, known = tokens.get_vocab(), old.tokenizer.get_vocab()
-    both = [word for word in words if word in known]
-    here, there = [words[w] for w in both], [known[w] for w in both]
     try:
+        words, known = tokens.get_vocab(), old.tokenizer.get_vocab()
+        both = [word for word in words if word in known]
+        here, there = [words[w] for w in both], [known[w] for w in both]
         for name, net in nets.items():
             state = getattr(old, name).state_dict()
             for key, own in net.state_dict().items():
