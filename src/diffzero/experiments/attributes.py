@@ -21,7 +21,7 @@ from . import Setting, canvas, picture, write
 from .binding import KINDS, SIDE
 
 DRAWS, SHOWN = 32, 4
-LEVEL, STEPS, GUIDANCE = 0.6, 8, 3.0  # of the reconstructions shown
+LEVEL, STEPS, GUIDANCE = 0.4, 8, 3.0  # of the reconstructions shown
 WAYS = ("with", "without")
 COLOURS = {"with": "#3b5b92", "without": "#c2410c"}
 
@@ -113,10 +113,9 @@ def _paint(
             good = column == 1 + labels[i]
             colour = ("#2a7f62" if good else "#c2410c") if nearest else "#222222"
             axis.set_title(title, size=7, color=colour)
-    half = len(shown) // 2
+    beside = grid[:, 4].subgridspec(2, 1, hspace=0.35)
     for place, (who, values) in enumerate(odds.items()):
-        rows = slice(0, half) if place == 0 else slice(half, None)
-        axis = fig.add_subplot(grid[rows, 4])
+        axis = fig.add_subplot(beside[place])
         low, high = np.quantile(values, [0.005, 0.995]).tolist()
         edges = np.linspace(low, high, 41)
         for way, colour in COLOURS.items():
