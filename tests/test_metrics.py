@@ -52,3 +52,9 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant():
     assert mcnemar(0, 0) == 1 and mcnemar(7, 7) == 1
     assert mcnemar(10, 0) == pytest.approx(2 * 0.5**10)
     assert mcnemar(3, 9) == mcnemar(9, 3) == pytest.approx(2 * 299 / 4096)  # sum of C(12, 0..3)
+
+
+def test_intervals_of_none_and_all_stay_within_zero_and_one():
+    for n in range(1, 200):
+        assert wilson(0, n)[0] == 0.0 and "-0" not in percent(0, n)
+        assert wilson(n, n)[1] == 1.0

@@ -34,7 +34,8 @@ def wilson(correct: float, n: float, z: float = 1.959964) -> tuple[float, float]
     p, zz = correct / n, z * z / n
     middle, half = p + zz / 2, z * np.sqrt(p * (1 - p) / n + zz / (4 * n))
     low, high = (middle - half) / (1 + zz), (middle + half) / (1 + zz)
-    return float(min(low, p)), float(max(high, p))  # rounding must not leave p outside
+    # Rounding must leave neither p outside nor the interval outside [0, 1].
+    return float(max(0.0, min(low, p))), float(min(1.0, max(high, p)))
 
 
 def bin_of(proba: np.ndarray, bins: int = BINS) -> np.ndarray:
