@@ -113,30 +113,39 @@ def sd(pipe):
     return dz.load(pipe)
 
 
+def if_unet(**options):
+    """A U-Net of DeepFloyd IF's blocks, image keys beside the text's, a learned variance."""
+    from diffusers import UNet2DConditionModel
+
+    own = {
+        "sample_size": 8,
+        "in_channels": 3,
+        "out_channels": 6,
+        "block_out_channels": (16, 16),
+        "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "encoder_hid_dim": 24,
+        "attention_head_dim": 8,
+        "norm_num_groups": 4,
+    }
+    return UNet2DConditionModel(**own | options)
+
+
 def if_pipeline(folder, **scheduler_options):
     """DeepFloyd IF's own classes, small enough for a test: 8-pixel images, a learned variance."""
-    from diffusers import DDPMScheduler, IFPipeline, UNet2DConditionModel
+    from diffusers import DDPMScheduler, IFPipeline
     from transformers import T5Config, T5EncoderModel
 
     from diffzero.train.tokenizer import build_t5
 
     tokens = build_t5(CAPTIONS, folder, 77)
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=6,
-        block_out_channels=(16, 16),
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        encoder_hid_dim=24,
+    unet = if_unet(
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
-        attention_head_dim=8,
-        norm_num_groups=4,
         resnet_time_scale_shift="scale_shift",
         act_fn="gelu",
     )

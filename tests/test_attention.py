@@ -2,29 +2,13 @@ import pytest
 import torch
 
 import diffzero as dz
-from conftest import sd_pipeline
+from conftest import if_unet, sd_pipeline
 from diffzero.attention import captured, cross_attention_modules
 
 
 def imagen_like_unet():
-    """A real U-Net of DeepFloyd IF's blocks: image keys beside the text's."""
-    from diffusers import UNet2DConditionModel
-
     torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=6,
-        block_out_channels=(16, 16),
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        encoder_hid_dim=16,
-        attention_head_dim=8,
-        norm_num_groups=4,
-    ).eval()
+    return if_unet(encoder_hid_dim=16).eval()
 
 
 def stable_diffusion_2_like_unet():

@@ -4,28 +4,19 @@ import pytest
 import torch
 
 import diffzero as dz
+from conftest import if_unet
 from diffzero.backbones.super_resolution import SuperResolution
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    from diffusers import DDPMScheduler, IFSuperResolutionPipeline, UNet2DConditionModel
+    from diffusers import DDPMScheduler, IFSuperResolutionPipeline
 
     torch.manual_seed(1)
-    unet = UNet2DConditionModel(
+    unet = if_unet(
         sample_size=16,
         in_channels=6,
-        out_channels=6,
-        block_out_channels=(16, 16),
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        encoder_hid_dim=24,
         class_embed_type="timestep",
-        attention_head_dim=8,
-        norm_num_groups=4,
         resnet_time_scale_shift="scale_shift",
         act_fn="gelu",
     )

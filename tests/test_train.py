@@ -152,7 +152,7 @@ def test_a_recipe_starts_from_another_models_words(trained, tmp_path):
     tokens = tokenizer.build(["a red digit one", "zebra"], tmp_path, stable_diffusion.WINDOW)
     nets = stable_diffusion.components(tokens)
     fresh = nets["text_encoder"].get_input_embeddings().weight.detach().clone()
-    stable_diffusion.start_from(nets, tokens, str(trained / "sd"))
+    stable_diffusion.start_from(nets, str(trained / "sd"), tokens)
     old = dz.load(trained / "sd", dtype="float32")
     here, there = tokens.get_vocab(), old.tokenizer.get_vocab()
     assert here["one</w>"] != there["one</w>"] and "zebra</w>" not in there
@@ -163,4 +163,4 @@ def test_a_recipe_starts_from_another_models_words(trained, tmp_path):
     for key, value in old.unet.state_dict().items():
         assert torch.equal(value, nets["unet"].state_dict()[key])
     with pytest.raises(dz.InputError, match="do not fit this recipe's networks"):
-        stable_diffusion.start_from(nets, tokens, "digits-ddpm")
+        stable_diffusion.start_from(nets, "digits-ddpm", tokens)

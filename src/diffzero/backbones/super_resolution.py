@@ -37,7 +37,7 @@ class SuperResolution:
                 f"{name}: the U-Net takes {config.in_channels} channels; a super-resolution stage "
                 "takes 6, the noisy image and the small one."
             )
-        self.pipeline, self.name, self.side = pipeline, name, config.sample_size
+        self.pipeline, self.name = pipeline, name
 
     @classmethod
     def load(cls, source: str | Path, device: str = "cpu") -> SuperResolution:

@@ -161,6 +161,17 @@ def reproduce(name: str, setting: Setting) -> dict[str, Any]:
     return numbers
 
 
+def discordant(one: str, other: str) -> tuple[int, int]:
+    """How many images only the first and only the second is right on, for `mcnemar`.
+
+    Args:
+        one: "1" for each image that it is right on, "0" for each other.
+        other: The same of another classifier on the same images.
+    """
+    pairs = list(zip(one, other, strict=True))
+    return pairs.count(("1", "0")), pairs.count(("0", "1"))
+
+
 class Kept:
     """Results that are kept as they come, so that a second call goes on where one stopped.
 

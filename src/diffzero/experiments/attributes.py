@@ -28,7 +28,7 @@ COLOURS = {"with": "#3b5b92", "without": "#c2410c"}
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy by truth and by kind of combination, log-odds, McNemar's test."""
-    parts = [p for p in ask(setting.limit, SIDE) if p.task == "attribute"]
+    parts = ask(setting.limit, SIDE, tasks=("attribute",))
     images = [image for part in parts for image in part.images]
     kind = np.repeat(list(KINDS), setting.limit)
     texts = [sorted(c, key=_without) for part in parts for c in part.candidates]

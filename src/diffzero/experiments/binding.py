@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..evaluate.metrics import mcnemar, percent, wilson
-from ..methods import make
+from ..evaluate.metrics import mcnemar
 from ..train.scene_files import Questions, ask
 from ..train.scenes import TASKS
-from . import Kept, Setting, canvas, write
-from .text_table import PLAN
+from . import Kept, Setting, canvas, discordant, write
+from .text_table import PLAN, classifier_of, outcome
 
 SIDE = 32  # pixels, of the pictures; models bring them to their own size
 DRAWS, MOST = 32, 20  # of ELBO; images a part for the other methods at most
@@ -70,29 +69,17 @@ def _measure(
     setting: Setting, method: str, options: dict[str, Any], part: Questions, n: int
 ) -> dict[str, Any]:
     """One method on the first n images of a part, or why it cannot answer."""
-    model = setting.clip if method == "clip" else setting.model
-    if options.get("distance") == "clip-l2":
-        options = {**options, "clip": setting.clip}
     whole = {"form" if method == "cross-attention" else "template": "{}"}
-    classifier = make(method, model, {"seed": setting.seed, **whole, **options})
+    classifier = classifier_of(setting, method, whole | options)
     try:
         scores = classifier.scores(part.images[:n], candidates=part.candidates[:n])
     except InputError as error:  # latent kNN and two candidates, for one
         return {"refused": str(error)}
-    right = scores.logits.argmax(1) == part.labels[:n]
-    return {
-        "accuracy": percent(int(right.sum()), n),
-        "correct": int(right.sum()),
-        "interval_95": list(map(float, wilson(int(right.sum()), n))),
-        "right": "".join("01"[int(r)] for r in right),  # image by image
-        "evals": round(float(scores.evals.mean())),
-        "vjps": 0 if scores.vjps is None else round(float(scores.vjps.mean())),
-    }
+    return outcome(scores, part.labels[:n])
 
 
 def _compare(diffusion: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:
-    pairs = list(zip(diffusion["right"], clip["right"], strict=True))
-    ours, theirs = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    ours, theirs = discordant(diffusion["right"], clip["right"])
     return {
         "only_elbo_right": ours,
         "only_clip_right": theirs,
@@ -111,14 +98,12 @@ def _verdict(tests: dict[str, dict[str, Any]]) -> str:
             test = tests[f"{task}, {kind}"]
             ahead = test["only_elbo_right"] > test["only_clip_right"]
             sure = test["mcnemar_p"] < 0.05 / len(TASKS)
-            who = (
-                ("diffusion wins" if ahead else "CLIP wins") if sure else "no difference is shown"
-            )
+            winner = "diffusion wins" if ahead else "CLIP wins"
+            who = winner if sure else "no difference is shown"
             found.setdefault(who, []).append(f"{task} (p = {test['mcnemar_p']:.2g})")
         said = "; ".join(f"{who} on {', '.join(tasks)}" for who, tasks in found.items())
-        sentences.append(
-            f"Combinations {'never ' * (kind == 'held out')}seen in training: {said}."
-        )
+        never = "never " if KINDS[kind] else ""
+        sentences.append(f"Combinations {never}seen in training: {said}.")
     return " ".join(sentences)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluate.metrics import mcnemar
-from . import Setting, figure, write
+from . import Setting, discordant, figure, write
 from .text_table import PLAN, keep, lines_of
 
 BESIDE = "tiny-sd"
@@ -36,11 +36,8 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     clip = lines_of(setting, {"clip": PLAN["clip"]}, kept)["clip"]
     _paint(setting, tables, clip, path)
     kept.remove()
-    tests = {}
-    for name in plan:
-        pixel, other = (table[name]["right"] for table in tables.values())
-        pairs = list(zip(pixel, other, strict=True))
-        tests[name] = mcnemar(pairs.count(("1", "0")), pairs.count(("0", "1")))
+    pixel, other = tables.values()
+    tests = {k: mcnemar(*discordant(pixel[k]["right"], other[k]["right"])) for k in plan}
     return {
         "n": len(setting.data.labels),
         "tables": tables,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..classifier import Scores
 from ..evaluate.memory import peak_memory
 from ..evaluate.metrics import percent, wilson
 from ..methods import make
@@ -96,27 +97,39 @@ def lines_of(
 def measure(setting: Setting, method: str, options: dict[str, Any]) -> dict[str, Any]:
     """One method on all images; memory is what one image needs beyond the loaded model."""
     data, n = setting.data, len(setting.data.labels)
-    model = setting.clip if method == "clip" else setting.model
-    if options.get("distance") == "clip-l2":
-        options = {**options, "clip": setting.clip}
-    classifier = make(method, model, {"seed": setting.seed, **options}).fit(data.classes)
+    classifier = classifier_of(setting, method, options).fit(data.classes)
     images = list(data.images)
     with peak_memory(setting.model.device) as peak:
         classifier.scores(images[0])
     began = time.perf_counter()
     scores = classifier.scores(images)
     seconds = (time.perf_counter() - began) / n
-    right = scores.logits.argmax(1) == data.labels
-    correct = int(right.sum())
     return {
         "method": method,
-        "settings": {k: v for k, v in options.items() if k != "clip"},
+        "settings": options,
+        **outcome(scores, data.labels),
+        "seconds": seconds,
+        "peak_mib": peak.mib,
+    }
+
+
+def classifier_of(setting: Setting, method: str, options: dict[str, Any]) -> Any:
+    """The method on the setting's model, or on its rival; CLIP's distance is the rival's."""
+    model = setting.clip if method == "clip" else setting.model
+    if options.get("distance") == "clip-l2":
+        options = {**options, "clip": setting.clip}
+    return make(method, model, {"seed": setting.seed, **options})
+
+
+def outcome(scores: Scores, labels: np.ndarray) -> dict[str, Any]:
+    """Accuracy with its interval, right or wrong image by image, mean evaluations and VJPs."""
+    right = scores.logits.argmax(1) == labels
+    correct, n = int(right.sum()), len(right)
+    return {
         "accuracy": percent(correct, n),
         "correct": correct,
-        "right": "".join("01"[int(r)] for r in right),  # image by image
+        "right": "".join("01"[int(r)] for r in right),
         "interval_95": list(map(float, wilson(correct, n))),
         "evals": round(float(scores.evals.mean())),
         "vjps": 0 if scores.vjps is None else round(float(scores.vjps.mean())),
-        "seconds": seconds,
-        "peak_mib": peak.mib,
     }

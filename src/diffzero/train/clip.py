@@ -86,7 +86,7 @@ def train(
     tokens = tokenizer.build(all_captions(sets), out, WINDOW)
     model = build_model(tokens)
     if init is not None:
-        start_from({"model": model}, tokens, init)
+        start_from({"model": model}, init, tokens)
     model = model.to(device)
     log(f"clip {sum(p.numel() for p in model.parameters()):,}")
     processor = CLIPImageProcessor(

@@ -275,8 +275,8 @@ class Captions:
         """The true caption and a false one of the same wording, as indices into `ids`.
 
         The more a false one is like the true one, the more often it is drawn: for "a red circle"
-        of 18 candidates, most of which differ in both words, four times in seven one that differs
-        in one. A network that hears of colour and shape together learns the easier of the two.
+        of 18 candidates, most of which differ in both words, more than every second time one that
+        differs in one. A network that hears of both together learns the easier of the two.
 
         Args:
             classes: Over all sets, each with captions to tell apart (`sides` above 1).

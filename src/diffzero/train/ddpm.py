@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from . import data, loop
-from .stable_diffusion import held_out
+from .stable_diffusion import held_out, start_from
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def train(
     unet = build_unet(size, len(labelled.classes)).to(device, memory_format=torch.channels_last)
     log(f"unet {sum(p.numel() for p in unet.parameters()):,} weights")
     if init is not None:
-        _start_from(unet, init)
+        start_from({"unet": unet}, init)
     result = loop.fit(
         unet,
         _loss(unet, labelled, size, device),
@@ -146,20 +146,6 @@ def train(
     )
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     save(unet, out)
-
-
-def _start_from(unet: Any, init: str) -> None:
-    from ..backbones.ddpm import DDPM
-    from ..loading import load
-
-    model = load(init, device=str(unet.device), dtype="float32")
-    try:
-        unet.load_state_dict(model.unet.state_dict() if isinstance(model, DDPM) else {})
-    except RuntimeError:
-        raise InputError(
-            f"{init}: its weights do not fit this recipe's network. Start from a model of the "
-            "same recipe and preset, or from nothing."
-        ) from None
 
 
 def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> Any:

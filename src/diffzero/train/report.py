@@ -311,6 +311,7 @@ def _readme(
         "tokenizer.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
+    what = fill(what, 98)
     facts = "\n".join(
         fill(text, 98, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         for text in (

@@ -128,7 +128,9 @@ def read(folder: Path, split: Split = "validation", limit: int | None = None) ->
     ]
 
 
-def ask(limit: int, size: int, seed: int = 0) -> list[Questions]:
+def ask(
+    limit: int, size: int, seed: int = 0, tasks: Sequence[str] = tuple(TASKS)
+) -> list[Questions]:
     """Validation images made on the spot, by task, seen combinations before held-out ones.
 
     The first of each are the first that `read` gives of a validation file of the same seed.
@@ -137,9 +139,11 @@ def ask(limit: int, size: int, seed: int = 0) -> list[Questions]:
         limit: Images of each task and kind.
         size: Side in pixels, at least 16.
         seed: Of everything.
+        tasks: Names in `TASKS`.
     """
     found = []
-    for place, task in enumerate(TASKS):
+    for task in tasks:
+        place = list(TASKS).index(task)
         for held_out in (False, True):
             rows = (place + len(TASKS) * (2 * i + held_out) for i in range(limit))
             made = [example("validation", row, seed) for row in rows]

@@ -19,8 +19,10 @@ one-draw bound on -log p(z | c), this adds
     L = w (2 / D) E -log sigmoid((e(c_false) - e(c_true)) / 2),     w = 8,
 
 w times the negative log-posterior of the true one, in the unit of the first loss. Without it the
-network learns which words an image holds long before it learns which belongs to which; with w = 1
-it learned colours, dots and places, and shapes not at all.
+network learns which words an image holds long before it learns which belongs to which. After 1,520
+steps at w = 1, of 24 single things in unseen combinations `tiny-sd` named the colour of 24 and the
+shape of 7 (one in four is chance); it learned shapes once w was 8, half of a batch was contrasted,
+at steps below 700, and the likest captions came most often. Which of the four did it is not known.
 
 References:
     Krojer et al., Are Diffusion Models Vision-And-Language Reasoners?, 2023 (hard negatives).
@@ -199,7 +201,7 @@ def train(
     tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
     nets = components(tokens, size)
     if init is not None:
-        start_from(nets, tokens, init)
+        start_from(nets, init, tokens)
     nets = {k: m.to(device) for k, m in nets.items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
 
@@ -238,8 +240,13 @@ def train(
 
 
 @torch.no_grad()
-def start_from(nets: dict[str, nn.Module], tokens: Any, init: str) -> None:
+def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> None:
     """Copy the weights of another model of the recipe, of token embeddings those of known words.
+
+    Args:
+        nets: By the attribute of the loaded model that holds the other's.
+        init: Card name or folder.
+        tokens: The tokenizer of the recipes that read text.
 
     Raises:
         InputError: weights that do not fit.
@@ -248,7 +255,8 @@ def start_from(nets: dict[str, nn.Module], tokens: Any, init: str) -> None:
 
     old = load(init, device="cpu", dtype="float32")
     try:
-        words, known = tokens.get_vocab(), old.tokenizer.get_vocab()
+        words = tokens.get_vocab() if tokens else {}
+        known = old.tokenizer.get_vocab() if tokens else {}
         both = [word for word in words if word in known]
         here, there = [words[w] for w in both], [known[w] for w in both]
         for name, net in nets.items():
