@@ -49,6 +49,7 @@ def write(
 
     if n < 1:
         raise InputError(f"{split} needs at least one row; got {n}.")
+    _row(split, 0, size, seed, tasks)  # refuses what is wrong before anything is written
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{split}-00000-of-00001.parquet"
     partial = path.with_suffix(".partial")
