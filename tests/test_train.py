@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import diffzero as dz
-from diffzero.train import clip, data, loop, stable_diffusion, tokenizer
+from diffzero.train import clip, data, loop, reading, stable_diffusion, tokenizer
 
 
 def test_digits_are_split_as_documented():
@@ -164,3 +166,62 @@ def test_a_recipe_starts_from_another_models_words(trained, tmp_path):
         assert torch.equal(value, nets["unet"].state_dict()[key])
     with pytest.raises(dz.InputError, match="do not fit this recipe's networks"):
         stable_diffusion.start_from(nets, "digits-ddpm", tokens)
+
+
+def order(n=48):
+    """Dark on the left and bright on the right or the other way round, told by order alone."""
+    texts = ["dark before bright", "bright before dark"]
+    labels = np.arange(n) % 2
+    ramp = np.broadcast_to(np.linspace(40, 200, 8)[None, None, :, None], (n, 8, 8, 3))
+    images = np.where(labels[:, None, None, None] == 0, ramp, ramp[:, :, ::-1])
+    noise = np.random.default_rng(0).normal(0, 20, images.shape)
+    images = np.clip(images + noise, 0, 255).astype(np.uint8)
+    own = [[texts[k]] for k in labels]
+    other = [[texts[k], texts[1 - k]] for k in labels]
+    firsts = [texts[k] for k in labels]
+    return data.Labelled("order", images, np.arange(n), firsts, own, whole=True, contrasts=other)
+
+
+def test_a_reader_comes_to_say_the_mean_image_of_a_caption(tmp_path, monkeypatch):
+    """The minimum of L in closed form: E[x | c], by a caption whose words alone say nothing."""
+    monkeypatch.setattr(reading, "BATCH", 32)
+    labelled = order()
+    tokens = tokenizer.build(stable_diffusion.all_captions([labelled]), tmp_path, 32)
+    torch.manual_seed(0)
+    text = stable_diffusion.components(tokens)["text_encoder"]
+    pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2)
+    reader = reading.Reader(text, stable_diffusion.HIDDEN, 192, tokens.eos_token_id)
+    loss = reading.reading_loss(reader, [pixels], [labelled], tokens, "cpu")
+    optimizer = torch.optim.Adam(reader.parameters(), 2e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(generator).backward()
+        optimizer.step()
+    x = reading.small(pixels)
+    assert x.min() >= -1 and x.max() <= 1
+    assert torch.allclose(x, pixels.flatten(1) / 127.5 - 1)  # 8 pixels a side stay as they are
+    mean = torch.stack([x[0::2].mean(0), x[1::2].mean(0)])
+    ids = tokens(["dark before bright", "bright before dark"], padding="max_length")["input_ids"]
+    with torch.no_grad():
+        said = reader(torch.tensor(ids)) * x.std()
+    assert said.shape == (2, 2, 192)  # at the caption's end and at the padding's
+    # The contrast pulls the two apart beyond their means a little; noise alone is 0.16.
+    assert (said - mean).square().mean().sqrt() < 0.1
+    assert (said - mean.flip(0)).square().mean().sqrt() > 0.5
+
+
+def test_only_captions_to_tell_apart_are_read(trained, tmp_path):
+    labelled = order()
+    tokens = tokenizer.build(stable_diffusion.all_captions([labelled]), tmp_path, 32)
+    text = stable_diffusion.components(tokens)["text_encoder"]
+    pixels = [torch.from_numpy(labelled.images).permute(0, 3, 1, 2)]
+    before = {k: v.clone() for k, v in text.state_dict().items()}
+    state = tmp_path / "text.pt"
+    silent = {"log": lambda s: None}
+    plain = [dataclasses.replace(labelled, contrasts=[])]
+    assert reading.read(text, pixels, plain, tokens, state, 0.01, **silent) == 0
+    assert all(torch.equal(v, before[k]) for k, v in text.state_dict().items())
+    assert reading.read(text, pixels, [labelled], tokens, state, 0.01, **silent) == 0.01
+    assert any(not torch.equal(v, before[k]) for k, v in text.state_dict().items())
+    assert not (trained / "sd" / ".train" / "text.pt").exists()  # digits have names alone

@@ -8,9 +8,9 @@ batch, and the target is spread over them:
     P_ij ~ [class_i = class_j or caption_i = caption_j],
 
 with F and G the unit features of images and captions and s the learned scale. Where images come
-with captions to tell apart (`diffzero scenes`), some of a batch take the true one of theirs, and
-false ones join the captions that every image chooses from, so that CLIP is given the contrasts
-that `tiny-sd` is given.
+with captions to tell apart (`diffzero scenes`), the text encoder reads them first as that of
+`tiny-sd` does (see `reading`), some of a batch take the true one of theirs, and false ones join the
+captions that every image chooses from, so that CLIP is given the contrasts that `tiny-sd` is given.
 
 References:
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -31,15 +31,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..backbones.clip import as_vectors
-from . import data, loop, tokenizer
+from . import data, loop, reading, tokenizer
 from .stable_diffusion import (
+    READ_SHARE,
     SIZE,
     WINDOW,
     all_captions,
     held_out,
-    mix,
-    pick,
-    posed,
     preset_for,
     start_from,
     text_config,
@@ -97,16 +95,21 @@ def train(
     captions = data.Captions(sets, tokens)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     labels = [torch.from_numpy(s.labels) for s in sets]
-    weights = mix(sets)
+    weights = data.mix(sets)
+    text_model, share = model.text_model, minutes * READ_SHARE
+    state = out / ".train" / "text.pt"
+    minutes -= reading.read(
+        text_model, pixels, sets, tokens, state, share, device=device, seed=seed, log=log
+    )
 
     def loss(generator: torch.Generator) -> Tensor:
-        index = pick([len(p) for p in pixels], weights, size.batch, generator)
+        index = data.pick([len(p) for p in pixels], weights, size.batch, generator)
         first = captions.first_class
         classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
         x = torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).float() / 255
         x = (data.jitter(x, generator) - mean) / std
         rows = captions.draw(classes, generator)
-        chosen = posed(captions, classes, generator)
+        chosen = data.posed(captions, classes, generator)
         rows[chosen], wrong = captions.contrast(classes[chosen], generator)
         texts = torch.cat([rows, wrong])
         ids, mask = captions.ids[texts].to(device), captions.mask[texts].to(device)

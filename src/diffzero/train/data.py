@@ -22,6 +22,8 @@ from ..images import affine, fit_square, load_image
 if TYPE_CHECKING:
     import torch
 
+CONTRASTED = 0.5  # most of a batch that is also given a false caption
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -288,3 +290,33 @@ class Captions:
         u = torch.rand(len(classes), generator=generator)
         other = 1 + (u.square() * (self.sides[classes] - 1)).long()
         return self.side[first], self.side[first + other]
+
+
+def mix(sets: list[Labelled]) -> torch.Tensor:
+    """Share of a batch that each set gets."""
+    import torch
+
+    share = torch.tensor([0.2 if s.name == "digits" else 1.0 for s in sets])
+    return share / share.sum()
+
+
+def pick(
+    sizes: list[int], weights: torch.Tensor, n: int, generator: torch.Generator
+) -> list[torch.Tensor]:
+    """Indices into each set for one batch of `n` images in all."""
+    import torch
+
+    counts = (weights * n).round().long()
+    counts[0] += n - counts.sum()
+    return [
+        torch.randint(s, (int(c),), generator=generator)
+        for s, c in zip(sizes, counts, strict=False)
+    ]
+
+
+def posed(captions: Captions, classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Places in the batch of the images that are also given a false caption."""
+    import torch
+
+    able = (captions.sides[classes] > 1).nonzero().flatten()
+    return able[torch.randperm(len(able), generator=generator)[: int(CONTRASTED * len(classes))]]

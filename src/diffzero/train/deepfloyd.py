@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ..backbones.deepfloyd import WINDOW
 from ..errors import InputError
 from . import data, loop, tokenizer
-from .stable_diffusion import all_captions, held_out, mix, pick
+from .stable_diffusion import all_captions, held_out
 
 DROPOUT = 0.1  # of captions
 GREY_STEP = 2 / 255
@@ -200,7 +200,7 @@ def _loss(
     denoiser: nn.ModuleDict, sets: list[data.Labelled], tokens: Any, device: str, preset: Preset
 ) -> Callable[[torch.Generator], Tensor]:
     unet: Any = torch.compile(denoiser["unet"]) if preset.fast else denoiser["unet"]
-    batch, weights, captions = preset.batch, mix(sets), data.Captions(sets, tokens)
+    batch, weights, captions = preset.batch, data.mix(sets), data.Captions(sets, tokens)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     labels = [
         torch.from_numpy(s.labels) + int(k)
@@ -209,7 +209,7 @@ def _loss(
     bars = noise_scheduler().alphas_cumprod
 
     def loss(generator: torch.Generator) -> Tensor:
-        index = pick([len(p) for p in pixels], weights, batch, generator)
+        index = data.pick([len(p) for p in pixels], weights, batch, generator)
         parts = []
         for own, rows, labelled in zip(pixels, index, sets, strict=True):
             x = own[rows].float() / 127.5 - 1

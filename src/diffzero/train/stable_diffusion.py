@@ -1,18 +1,20 @@
 """`tiny-sd`: a StableDiffusionPipeline small enough to train on two CPU cores.
 
-Two stages. The autoencoder maps 32-pixel images to 8x8x4 latents,
+Three stages. The autoencoder maps 32-pixel images to 8x8x4 latents,
 
     L = mean (x - D(z))^2 + mean |x - D(z)| + kl_weight * KL(q(z|x) || N(0, 1)) / dim z,
 
-and its latents are scaled to unit standard deviation. Then U-Net and text encoder learn together,
-on the latents' posterior means, to predict the noise (Ho et al. 2020, equation 14):
+and its latents are scaled to unit standard deviation. (A model that starts from another keeps that
+one's autoencoder.) Where images come with captions to tell apart, the text encoder reads them:
+see `reading`. Then U-Net and text encoder learn together, on the latents' posterior means, to
+predict the noise (Ho et al. 2020, equation 14):
 
     L = E ||eps - eps_theta(alpha_t z + sigma_t eps, t, text(c))||^2,   t uniform,
 
 with a caption drawn anew for every image and step, and the empty caption one time in ten for
 classifier-free guidance.
 
-Where images come with captions to tell apart (`diffzero scenes`), some of a batch are also given a
+Of the images with captions to tell apart (`diffzero scenes`), some of a batch are also given a
 false one at the same noise. With e the squared error summed over the D dimensions, half of it the
 one-draw bound on -log p(z | c), this adds
 
@@ -23,6 +25,10 @@ network learns which words an image holds long before it learns which belongs to
 steps at w = 1, of 24 single things in unseen combinations `tiny-sd` named the colour of 24 and the
 shape of 7 (one in four is chance); it learned shapes once w was 8, half of a batch was contrasted,
 at steps below 700, and the likest captions came most often. Which of the four did it is not known.
+The opposite of a relation stayed a guess, until the encoder had read: of 60,000 scenes of two
+things, with all of a batch contrasted, odds at one draw of noise were right for 67 % of opposites
+after 350 steps of 128 images with the encoder as it was, and for 96 % after 350 of 64 with one that
+had read for 6 minutes, both from the same U-Net.
 
 References:
     Krojer et al., Are Diffusion Models Vision-And-Language Reasoners?, 2023 (hard negatives).
@@ -43,13 +49,12 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputError
-from . import data, loop, tokenizer
+from . import data, loop, reading, tokenizer
 
 SIZE, WINDOW, HIDDEN = 32, 32, 128
-VAE_SHARE = 0.14  # of the minutes
+VAE_SHARE, READ_SHARE = 0.14, 0.14  # of the minutes
 HELD_OUT = {"digits": 137}  # the last of train, never trained on: for temperatures and settings
 DIGIT_VARIANTS = 24
-CONTRASTED = 0.5  # most of a batch that is also given a false caption
 CONTRAST_WEIGHT = 8.0
 CONTRAST_STEPS = 700  # noise beyond which most scenes say nothing
 
@@ -208,10 +213,19 @@ def train(
     vae: Any = nets["vae"]
     vae.to(memory_format=torch.channels_last)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
-    weights = mix(sets)
-    vae_loss = _vae_loss(vae, pixels, weights, device, size)
-    loop.fit(vae, vae_loss, out / ".train" / "vae.pt", minutes * VAE_SHARE, seed=seed, log=log)
+    weights = data.mix(sets)
+    rest = minutes
+    if init is None:  # else the U-Net knows the latents of the autoencoder that it has
+        vae_loss = _vae_loss(vae, pixels, weights, device, size)
+        loop.fit(vae, vae_loss, out / ".train" / "vae.pt", minutes * VAE_SHARE, seed=seed, log=log)
+        rest -= minutes * VAE_SHARE
     vae.requires_grad_(False)
+    text = nets["text_encoder"]
+    state = out / ".train" / "text.pt"
+    share = minutes * READ_SHARE
+    rest -= reading.read(
+        text, pixels, sets, tokens, state, share, device=device, seed=seed, log=log
+    )
     latents = [
         _latents(vae, p, s.name == "digits", device, seed)
         for p, s in zip(pixels, sets, strict=False)
@@ -230,7 +244,7 @@ def train(
         denoiser,
         loss,
         out / ".train" / "unet.pt",
-        minutes * (1 - VAE_SHARE),
+        rest,
         seed=seed,
         log=log,
         ema_decay=0.9995,
@@ -280,24 +294,6 @@ def all_captions(sets: list[data.Labelled]) -> list[str]:
     return sorted({text for group in groups for text in group})
 
 
-def mix(sets: list[data.Labelled]) -> torch.Tensor:
-    """Share of a batch that each set gets."""
-    share = torch.tensor([0.2 if s.name == "digits" else 1.0 for s in sets])
-    return share / share.sum()
-
-
-def pick(
-    sizes: list[int], weights: torch.Tensor, n: int, generator: torch.Generator
-) -> list[torch.Tensor]:
-    """Indices into each set for one batch of `n` images in all."""
-    counts = (weights * n).round().long()
-    counts[0] += n - counts.sum()
-    return [
-        torch.randint(s, (int(c),), generator=generator)
-        for s, c in zip(sizes, counts, strict=False)
-    ]
-
-
 def _vae_loss(
     vae: Any, pixels: list[torch.Tensor], weights: torch.Tensor, device: str, preset: Preset
 ) -> Any:
@@ -305,7 +301,7 @@ def _vae_loss(
     encode, decode = preset.compiled(vae.encoder), preset.compiled(vae.decoder)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        index = pick([len(p) for p in pixels], weights, preset.vae_batch, generator)
+        index = data.pick([len(p) for p in pixels], weights, preset.vae_batch, generator)
         x = (
             torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).to(device).float()
             / 127.5
@@ -359,13 +355,13 @@ def _denoising_loss(
     latents = [z * scale for z in latents]
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        index = pick([len(z) for z in latents], weights, batch, generator)
+        index = data.pick([len(z) for z in latents], weights, batch, generator)
         x = torch.cat([z[i] for z, i in zip(latents, index, strict=False)])
         first = captions.first_class
         classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
         rows = captions.draw(classes, generator)
         rows[torch.rand(batch, generator=generator) < dropout] = captions.empty
-        chosen = posed(captions, classes, generator)
+        chosen = data.posed(captions, classes, generator)
         rows[chosen], wrong = captions.contrast(classes[chosen], generator)
         unique, inverse = torch.cat([rows, wrong]).unique(return_inverse=True)
         # Times are stratified: one in each of `batch` slices of [0, 1000).
@@ -389,14 +385,6 @@ def _denoising_loss(
         return error
 
     return loss
-
-
-def posed(
-    captions: data.Captions, classes: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Places in the batch of the images that are also given a false caption."""
-    able = (captions.sides[classes] > 1).nonzero().flatten()
-    return able[torch.randperm(len(able), generator=generator)[: int(CONTRASTED * len(classes))]]
 
 
 def contrast_loss(true: torch.Tensor, false: torch.Tensor) -> torch.Tensor:

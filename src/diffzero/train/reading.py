@@ -1,0 +1,143 @@
+"""A text encoder learns to read before a network learns from it.
+
+Trained from nothing inside a diffusion model or CLIP, a text encoder stays with what explains most
+of an image: which words there are. Which noun a relation puts where stayed unread for as long as
+we trained. But the mean image of a caption, small, is cheap to ask for. With x an image of 8x8
+pixels in units of their standard deviation, f(c) the encoder's state at the caption's end, and h a
+head that is thrown away,
+
+    L = E ||x - h(f(c))||^2 / dim x,   least where h(f(c)) = E[x | c],
+
+and for the images that are given a false caption too, -log p(c_true | x) of the two under unit
+variance is added,
+
+    E -log sigmoid((||x - h(f(c_false))||^2 - ||x - h(f(c_true))||^2) / 2).
+
+"A red circle to the left of a blue square" has red on the left of its mean and blue on the right,
+as has "a blue square to the right of a red circle". It is what a denoiser is asked for at the
+highest noise, without the denoiser.
+
+Measured on 1,000 scenes of two things held out of training: after 4 minutes on one core the mean
+image tells left, right, above and below at 51 % without the second term (the axis, no more), after
+5 with it at 75 %, and which colour is whose at 30 and 60 %.
+
+References:
+    Saharia et al., Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding,
+    2022 (what a text encoder has read before decides what a denoiser draws).
+    https://arxiv.org/abs/2205.11487
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from . import data, loop
+
+SIDE = 8  # of the small image, in pixels
+WIDTH = 512  # of the head
+BATCH = 256
+
+
+def small(pixels: Tensor) -> Tensor:
+    """Images uint8 `[n, c, h, w]` averaged to `[n, c * SIDE * SIDE]`, in [-1, 1]."""
+    parts = [functional.adaptive_avg_pool2d(p.float(), SIDE) for p in pixels.split(4096)]
+    return torch.cat(parts).flatten(1) / 127.5 - 1
+
+
+class Reader(nn.Module):
+    """Text encoder and head.
+
+    Args:
+        text: A CLIP text transformer: ids `[b, n]` to `last_hidden_state` `[b, n, d]`.
+        width: d.
+        targets: Numbers of a small image.
+        end: Token id of a caption's end, which also pads.
+    """
+
+    def __init__(self, text: nn.Module, width: int, targets: int, end: int) -> None:
+        super().__init__()
+        self.text, self.end = text, end
+        self.head = nn.Sequential(nn.Linear(width, WIDTH), nn.GELU(), nn.Linear(WIDTH, targets))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Mean small images `[2, b, targets]`: read at the caption's end, and at the padding's."""
+        lengths = (ids == self.end).int().argmax(1)
+        ids = ids[:, : int(lengths.max()) + 2]
+        states = self.text(ids).last_hidden_state
+        at_end = states[torch.arange(len(ids), device=ids.device), lengths]
+        # A U-Net attends to the padding too, and it sees the whole caption as the end does.
+        return self.head(torch.stack([at_end, states[:, -1]]))
+
+
+def read(
+    text: nn.Module,
+    pixels: list[Tensor],
+    sets: list[data.Labelled],
+    tokens: Any,
+    state_path: Path,
+    minutes: float,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> float:
+    """Train `text` in place where images come with captions to tell apart; run again to resume.
+
+    Args:
+        text: A CLIP text transformer.
+        pixels: uint8 `[n, c, h, w]` of each set.
+        sets: Their captions.
+        tokens: The tokenizer.
+        state_path: Where progress is kept.
+        minutes: The budget.
+        device: Where `text` is.
+        seed: Of batches and of the head.
+        log: Called with lines of progress.
+
+    Returns:
+        Minutes it took: 0 or `minutes`.
+    """
+    if not any(s.contrasts for s in sets):
+        return 0.0  # names of classes need no reading
+    config: Any = text.config
+    targets = pixels[0].shape[1] * SIDE**2
+    reader = Reader(text, config.hidden_size, targets, tokens.eos_token_id).to(device)
+    log(f"the text encoder reads for {minutes:.1f} minutes")
+    loss = reading_loss(reader, pixels, sets, tokens, device)
+    loop.fit(reader, loss, state_path, minutes, seed=seed, log=log)
+    return minutes
+
+
+def reading_loss(
+    reader: Reader, pixels: list[Tensor], sets: list[data.Labelled], tokens: Any, device: str
+) -> Callable[[torch.Generator], Tensor]:
+    """The module's L, and its contrast, of a batch drawn with the generator."""
+    captions = data.Captions(sets, tokens)
+    images = [small(p) for p in pixels]
+    scale = torch.cat(images).std()  # the rate and the clipping of `fit` are for losses near 1
+    weights = data.mix(sets)
+    labels = [torch.from_numpy(s.labels) for s in sets]
+
+    def loss(generator: torch.Generator) -> Tensor:
+        index = data.pick([len(x) for x in images], weights, BATCH, generator)
+        x = torch.cat([x[i] for x, i in zip(images, index, strict=True)]).to(device) / scale
+        first = captions.first_class
+        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
+        rows = captions.draw(classes, generator)
+        chosen = data.posed(captions, classes, generator)
+        rows[chosen], wrong = captions.contrast(classes[chosen], generator)
+        said = reader(captions.ids[torch.cat([rows, wrong])].to(device))
+        squared = (said - torch.cat([x, x[chosen.to(device)]])).square()
+        error = squared[:, :BATCH].mean()
+        if len(chosen):
+            odds = (squared[:, BATCH:] - squared[:, chosen]).sum(-1) / 2
+            error = error + functional.softplus(-odds).mean()
+        return error
+
+    return loss
