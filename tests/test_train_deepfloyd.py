@@ -6,6 +6,7 @@ import diffzero as dz
 from diffzero.train import data, deepfloyd, recipes, tokenizer
 from diffzero.train.scene_files import write
 from diffzero.train.scenes import example, render
+from diffzero.train.stable_diffusion import start_from
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,25 @@ def test_the_card_measures_each_task_seen_and_held_out(trained, scenes, monkeypa
     text = (trained[0] / "README.md").read_text()
     assert "diffzero train tiny-if --data scenes=PATH" in text
     assert dz.load(trained[0]).temperatures == card["temperatures"]
+
+
+def test_the_recipe_starts_from_another_models_words(trained, tmp_path):
+    words = tokenizer.build_t5(["a red zebra"], tmp_path, deepfloyd.WINDOW)
+    nets = deepfloyd.components(words, deepfloyd.PRESETS["cpu"])
+    fresh = nets["text_encoder"].get_input_embeddings().weight.detach().clone()
+    start_from(nets, str(trained[0]), words)
+    old = dz.load(trained[0], dtype="float32")
+    here, there = words.get_vocab(), old.tokenizer.get_vocab()
+    after = nets["text_encoder"].get_input_embeddings().weight
+    before = old.text_encoder.get_input_embeddings().weight
+    red, zebra = "\u2581red", "\u2581zebra"
+    assert here[red] != there[red] and zebra not in there
+    assert torch.equal(after[here[red]], before[there[red]])
+    assert torch.equal(after[here[zebra]], fresh[here[zebra]])
+    for key, value in old.unet.state_dict().items():
+        assert torch.equal(value, nets["unet"].state_dict()[key])
+    with pytest.raises(dz.InputError, match="do not fit this recipe's networks"):
+        start_from(nets, "digits-ddpm", words)
 
 
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])

@@ -151,7 +151,7 @@ def train(
     limit: Annotated[int, typer.Option(help="Validation images to measure on.")] = 1000,
     preset: Annotated[str | None, typer.Option(help="cpu or gpu; by device if unset.")] = None,
     init: Annotated[
-        str | None, typer.Option(help="All but tiny-if: a card or folder to start from.")
+        str | None, typer.Option(help="A card or folder of the same recipe to start from.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -165,16 +165,12 @@ def train(
         raise InputError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.")
     pixels = recipe in PRESETS
     with_digits = recipe == "digits-ddpm" or (digits and not pixels)
-    sources = [*(data or []), *(["digits=digits"] if with_digits else [])]
+    sources = list(dict.fromkeys([*(data or []), *(["digits=digits"] if with_digits else [])]))
     if not sources:
         raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
     place = str(_device(device))
-    starters = [*PRESETS, "tiny-sd", "tiny-clip"]
-    options = {"init": init} if recipe in starters else {}
-    if init is not None and recipe not in starters:
-        raise InputError(f"{recipe} starts from nothing; --init serves {', '.join(starters)}.")
     recipes()[recipe](
-        sources, out, minutes, device=place, seed=seed, preset=preset, log=note, **options
+        sources, out, minutes, device=place, seed=seed, preset=preset, init=init, log=note
     )
     if measure:
         write_card = ddpm_card.write_card if pixels else report.write_card

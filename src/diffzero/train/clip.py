@@ -8,9 +8,9 @@ batch, and the target is spread over them:
     P_ij ~ [class_i = class_j or caption_i = caption_j],
 
 with F and G the unit features of images and captions and s the learned scale. Where images come
-with captions to tell apart (`diffzero scenes`), the text encoder reads them first as that of
-`tiny-sd` does (see `reading`), some of a batch take the true one of theirs, and false ones join the
-captions that every image chooses from, so that CLIP is given the contrasts that `tiny-sd` is given.
+with captions to tell apart (`diffzero scenes`), the text encoder reads first as that of `tiny-sd`
+does (see `reading`). Some of a batch then take the true one of theirs, and false ones join the
+captions that every image chooses from, so that CLIP is given the contrasts `tiny-sd` is given.
 
 References:
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ..backbones.deepfloyd import WINDOW
 from ..errors import InputError
 from . import data, loop, tokenizer
-from .stable_diffusion import all_captions, held_out
+from .stable_diffusion import all_captions, held_out, start_from
 
 DROPOUT = 0.1  # of captions
 GREY_STEP = 2 / 255
@@ -153,6 +153,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     preset: str | None = None,
+    init: str | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train and save an `IFPipeline` folder under `out`; run again to resume.
@@ -165,16 +166,21 @@ def train(
         device: `cpu` or `cuda`.
         seed: Of initial weights and batches.
         preset: A name in `PRESETS`; the one made for the device if None.
+        init: Card name or folder of a model of this recipe and preset to start from; words that
+            it knows keep their embeddings.
         log: Called with lines of progress.
 
     Raises:
-        InputError: an unknown preset, or data that cannot be read.
+        InputError: an unknown preset, data that cannot be read, weights that do not fit.
     """
     size = preset_for(device, preset)
     torch.manual_seed(seed)
     sets = [lowered(held_out(data.load(s, size.side))[0]) for s in sources]
     tokens = tokenizer.build_t5(all_captions(sets), out / "tokenizer", WINDOW)
-    nets = {k: m.to(device) for k, m in components(tokens, size).items()}
+    nets = components(tokens, size)
+    if init is not None:
+        start_from(nets, init, tokens)
+    nets = {k: m.to(device) for k, m in nets.items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
     nets["unet"].to(memory_format=torch.channels_last)
     denoiser = nn.ModuleDict({"unet": nets["unet"], "text": nets["text_encoder"]})

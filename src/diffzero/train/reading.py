@@ -17,9 +17,11 @@ variance is added,
 as has "a blue square to the right of a red circle". It is what a denoiser is asked for at the
 highest noise, without the denoiser.
 
-Measured on 1,000 scenes of two things held out of training: after 4 minutes on one core the mean
-image tells left, right, above and below at 51 % without the second term (the axis, no more), after
-5 with it at 75 %, and which colour is whose at 30 and 60 %.
+Measured on 1,000 scenes of each kind held out of training, by the candidate whose mean image is
+nearest: after 1,100 steps without the second term it tells left, right, above and below at 51 %
+(the axis, no more) and which colour is whose at 30 %; after 1,300 with it, 75 and 60 %; after
+2,500 on all of the data of `tiny-sd`, 9 minutes on one core, 99 and 59 % (shapes are hard to see
+so small).
 
 References:
     Saharia et al., Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding,

@@ -26,9 +26,9 @@ steps at w = 1, of 24 single things in unseen combinations `tiny-sd` named the c
 shape of 7 (one in four is chance); it learned shapes once w was 8, half of a batch was contrasted,
 at steps below 700, and the likest captions came most often. Which of the four did it is not known.
 The opposite of a relation stayed a guess, until the encoder had read: of 60,000 scenes of two
-things, with all of a batch contrasted, odds at one draw of noise were right for 67 % of opposites
-after 350 steps of 128 images with the encoder as it was, and for 96 % after 350 of 64 with one that
-had read for 6 minutes, both from the same U-Net.
+things, with all of a batch contrasted, the odds at one draw of noise were right for 67 % of
+opposites after 350 steps of 128 images with the encoder as it was, and for 96 % after 350 of 64
+with one that had read for 6 minutes, both from the same U-Net.
 
 References:
     Krojer et al., Are Diffusion Models Vision-And-Language Reasoners?, 2023 (hard negatives).
@@ -55,6 +55,7 @@ SIZE, WINDOW, HIDDEN = 32, 32, 128
 VAE_SHARE, READ_SHARE = 0.14, 0.14  # of the minutes
 HELD_OUT = {"digits": 137}  # the last of train, never trained on: for temperatures and settings
 DIGIT_VARIANTS = 24
+EMBEDDINGS = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")  # CLIP's, T5's
 CONTRAST_WEIGHT = 8.0
 CONTRAST_STEPS = 700  # noise beyond which most scenes say nothing
 
@@ -276,7 +277,7 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Non
         for name, net in nets.items():
             state = getattr(old, name).state_dict()
             for key, own in net.state_dict().items():
-                if key.endswith("token_embedding.weight"):
+                if key.endswith(EMBEDDINGS):
                     rows = own.clone()
                     rows[here] = state[key][there]
                     state[key] = rows
