@@ -187,6 +187,19 @@ def test_text_table_goes_on_where_it_stopped(text_setting, tmp_path, monkeypatch
     assert not (tmp_path / "text-table.partial").exists()
 
 
+def test_kept_lines_know_a_model_by_its_weights(model):
+    from copy import deepcopy
+
+    from diffzero.experiments import fingerprint
+
+    before = fingerprint(model)
+    other = deepcopy(model)
+    assert fingerprint(other) == before and before.startswith(f"{model.name} ")
+    with torch.no_grad():
+        next(other.unet.parameters()).view(-1)[0] += 1e-3
+    assert fingerprint(other) != before
+
+
 def test_experiments_refuse_the_wrong_kind_of_model(model, tmp_path):
     with pytest.raises(dz.InputError, match="text-table needs a model that reads text"):
         reproduce("text-table", setting(model, tmp_path, 1))

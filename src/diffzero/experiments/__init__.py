@@ -8,6 +8,7 @@ returns the JSON's numbers.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -201,6 +202,19 @@ class Kept:
     def remove(self) -> None:
         """Forget everything."""
         self.path.unlink(missing_ok=True)
+
+
+def fingerprint(model: Any) -> str:
+    """Name and CRC-32 of every weight: a model trained anew under its name is another model."""
+    import torch
+
+    number = 0
+    for part in vars(model).values():
+        if isinstance(part, torch.nn.Module):
+            for weight in part.state_dict().values():
+                flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                number = zlib.crc32(flat.numpy(), number)
+    return f"{model.name} {number:08x}"
 
 
 def short(name: str) -> str:

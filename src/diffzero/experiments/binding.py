@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..evaluate.metrics import mcnemar
 from ..train.scene_files import Questions, ask
 from ..train.scenes import TASKS
-from . import Kept, Setting, canvas, discordant, write
+from . import Kept, Setting, canvas, discordant, fingerprint, write
 from .text_table import PLAN, classifier_of, outcome
 
 SIDE = 32  # pixels, of the pictures; models bring them to their own size
@@ -31,7 +31,8 @@ COLOURS = {"elbo": "#3b5b92", "clip": "#c2410c"}
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy of each method on each part, and McNemar's test of ELBO against CLIP."""
     parts = ask(setting.limit, SIDE)
-    key = [setting.model.name, setting.clip.name, setting.seed, setting.limit]
+    models = [fingerprint(setting.model), fingerprint(setting.clip)]
+    key = [*models, setting.seed, setting.limit]
     kept = Kept(path.with_suffix(".partial"), key)
     plan = {f"elbo, {DRAWS} draws": ("elbo", {"draws": DRAWS}), "clip": ("clip", {})}
     plan |= {k: v for k, v in PLAN.items() if v[0] not in ("elbo", "clip")}

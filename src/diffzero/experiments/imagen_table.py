@@ -27,8 +27,8 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     from ..loading import load
 
     plan = {k: v for k, v in PLAN.items() if v[0] != "clip"}
-    kept = keep(setting, path.with_suffix(".partial"))
     latent = load(BESIDE, device=str(setting.model.device))
+    kept = keep(setting, path.with_suffix(".partial"), latent)
     tables = {
         one.name: lines_of(replace(setting, model=one), plan, kept)
         for one in (setting.model, latent)

@@ -17,7 +17,7 @@ from ..classifier import Scores
 from ..evaluate.memory import peak_memory
 from ..evaluate.metrics import percent, wilson
 from ..methods import make
-from . import Kept, Setting, figure, write
+from . import Kept, Setting, figure, fingerprint, write
 
 # The paper's own on other data: Stable Diffusion's noise-denoise and CLIP ViT-L/14 on Flowers-10.
 PAPER = {"noise-denoise, the paper's": 0.7661, "clip": 0.9189}
@@ -73,11 +73,12 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     return {"n": n, "lines": lines, "paper": PAPER}
 
 
-def keep(setting: Setting, path: Path) -> Kept:
-    """Where lines are kept that were measured with this model on these images."""
+def keep(setting: Setting, path: Path, *others: Any) -> Kept:
+    """Where lines are kept that were measured with these models on these images."""
+    models = [fingerprint(model) for model in (setting.model, setting.clip, *others)]
     images = [int(zlib.crc32(image.tobytes())) for image in setting.data.images]
     number = zlib.crc32(repr(images).encode())
-    return Kept(path, [setting.model.name, setting.data.name, setting.seed, number])
+    return Kept(path, [*models, setting.data.name, setting.seed, number])
 
 
 def lines_of(
