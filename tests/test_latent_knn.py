@@ -52,3 +52,20 @@ def test_bad_options(options, names, message):
     backbone = oracle_problem(dz.LogSNRLinearSchedule(), n=1)[0]
     with pytest.raises(dz.InputError, match=message):
         dz.LatentKNN(backbone, **options).fit(names)
+
+
+def test_reference_images_set_each_class_its_unit():
+    backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(-10, 8), n=8)
+    plain = dz.LatentKNN(backbone, steps=9).fit(NAMES)
+    units = plain.scores(pixels[:5]).logits.mean(0)
+    own = dz.LatentKNN(backbone, steps=9, reference=pixels[:5]).fit(NAMES)
+    assert np.allclose(own.units_, units)
+    found = own.scores(pixels).logits
+    assert np.allclose(found, plain.scores(pixels).logits / units)
+    assert np.allclose(found[:5].mean(0), 1)
+    inlier = dz.LatentKNN(backbone, steps=9, pick="inlier", reference=pixels[:5]).fit(NAMES)
+    assert np.allclose(inlier.scores(pixels).logits, -found)
+    with pytest.raises(dz.InputError, match="reference images compares the fitted classes"):
+        own.scores(pixels[:1], candidates=[NAMES])
+    with pytest.raises(dz.InputError, match="No images were given"):
+        dz.LatentKNN(backbone, steps=9, reference=[]).fit(NAMES)

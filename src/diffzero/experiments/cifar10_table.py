@@ -13,14 +13,15 @@ from ..train.stable_diffusion import held_out
 from . import Setting, figure, write
 
 PAPER = {"noise-denoise": 0.92, "latent-knn": 0.81}  # likelihood: "almost the same" for all labels
-HELD = 40  # images held out of training on which level and steps of noise-denoise are chosen
+HELD = 40  # images held out of training that settings and units of latent kNN are taken from
 
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy, evaluations and seconds of each method."""
     held = held_out(setting.train)[1].subset(slice(0, HELD))
     chosen = best_denoise(setting.model, held, lambda line: None)
-    return draw(setting, path, measure_all(setting.model, chosen, setting.data, lambda line: None))
+    lines = measure_all(setting.model, chosen, held, setting.data, lambda line: None)
+    return draw(setting, path, lines)
 
 
 def draw(setting: Setting, path: Path, lines: list[Line]) -> dict[str, Any]:

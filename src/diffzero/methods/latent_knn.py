@@ -14,8 +14,12 @@ k = 2, accuracy with its 95 % Wilson interval:
 | 1 (none) | 22.2 % [18.2, 26.8] | 1.4 % [0.6, 3.2] |
 | 3        | 85.3 % [81.2, 88.6] | 0.3 % [0.0, 1.6] |
 
-On 100 images of CIFAR-10 and the CPU-trained `cifar10-ddpm` it is 16 % [10.1, 24.4] with and
-without guidance.
+Some classes stand apart whatever the image shows. Given reference images, which need no labels,
+each class's distance is taken in units of its mean over them,
+
+    logit = d_c / mean over references of d_c,
+
+which turns 85.3 into 88.6 % [84.9, 91.5] on those digits (80 references).
 
 References:
     Song et al., Denoising Diffusion Implicit Models, 2021. https://arxiv.org/abs/2010.02502
@@ -50,6 +54,9 @@ class LatentKNN(RowMethod):
         k: Nearest neighbours, at most classes - 1.
         pick: `outlier` or `inlier`.
         reduce: `mean` over the k distances, or the `kth`.
+        reference: Images, without labels, whose mean distance under each class is taken as that
+            class's unit; None compares distances as they are. Encoded by `fit`, at the cost of as
+            many images. Candidates of each image's own are then refused.
         template: One prompt with `{}` for the label; the backbone's own if None.
         guidance: Scale of classifier-free guidance; 1 is none. 3 classifies digits far better;
             it needs a null class.
@@ -71,6 +78,7 @@ class LatentKNN(RowMethod):
         k: int = 2,
         pick: Literal["outlier", "inlier"] = "outlier",
         reduce: Literal["mean", "kth"] = "mean",
+        reference: Any = None,
         template: str | None = None,
         guidance: float = 1.0,
         temperature: float | None = None,
@@ -85,6 +93,7 @@ class LatentKNN(RowMethod):
         self.k = k
         self.pick = pick
         self.reduce = reduce
+        self.reference = reference
         self.template = template
         self.guidance = guidance
         self.temperature = temperature
@@ -119,6 +128,24 @@ class LatentKNN(RowMethod):
                 f"k must be at most the number of other classes, {n_labels - 1}; got {self.k}."
             )
 
+    def _check_candidates(self, labels: list[list[str]]) -> None:
+        if self.reference is not None:
+            raise InputError(
+                "latent-knn with reference images compares the fitted classes; got candidates of "
+                "each image's own. Leave reference out, or fit the classes."
+            )
+        super()._check_candidates(labels)
+
+    def _fit_classes(self) -> None:
+        super()._fit_classes()
+        self.units_: np.ndarray | None = None
+        if self.reference is not None:
+            seen = [self._distances(z) for z in self.latents(self.reference)]
+            self.units_ = np.maximum(np.mean(seen, axis=0), np.finfo(float).tiny)
+
+    def _distances(self, latents: np.ndarray) -> np.ndarray:
+        return neighbour_logits(latents, self.k, "outlier", self.reduce)
+
     def latents(self, images: Any) -> np.ndarray:
         """Latents of unit variance `[b, k, *shape]` of each image under each fitted class.
 
@@ -146,7 +173,10 @@ class LatentKNN(RowMethod):
         return xbar.double().cpu().numpy() / np.sqrt(1 + high**2)
 
     def _combine(self, values: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return neighbour_logits(values, self.k, self.pick, self.reduce), {}
+        d = self._distances(values)
+        if self.units_ is not None:
+            d = d / self.units_
+        return d if self.pick == "outlier" else -d, {}
 
 
 def neighbour_logits(latents: np.ndarray, k: int, pick: str, reduce: str) -> np.ndarray:

@@ -115,7 +115,7 @@ def write_card(
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
     test = data.load(sources[0], None, "validation").subset(slice(0, limit))
-    lines = measure_all(model, chosen, test, log)
+    lines = measure_all(model, chosen, held, test, log)
     card["accuracy"] = [
         f"{m.method} ({m.settings}): {m.accuracy}" for m in (lines[1], lines[2], lines[4])
     ]
@@ -142,8 +142,17 @@ def best_denoise(model: Any, held: data.Labelled, log: Callable[[str], None]) ->
     return DENOISE[int(np.argmax(accuracy))]
 
 
-def plan(model: Any, denoise: dict[str, Any]) -> list[tuple[Any, str]]:
-    """Every method with its settings in words; `denoise` are those of noise-denoise."""
+def plan(
+    model: Any, denoise: dict[str, Any], reference: list[np.ndarray]
+) -> list[tuple[Any, str]]:
+    """Every method with its settings in words.
+
+    Args:
+        model: A class-conditional backbone.
+        denoise: Level and steps of noise-denoise.
+        reference: Images that latent kNN may take its units from.
+    """
+    k = min(4, len(model.classes) - 1)
     steps = denoise["steps"]
     taken = f"{steps} step{'s' * (steps > 1)}"
     return [
@@ -158,15 +167,31 @@ def plan(model: Any, denoise: dict[str, Any]) -> list[tuple[Any, str]]:
         (NoiseDenoiseVote(model, steps=steps), f"levels 0.3 to 0.7, {taken}"),
         (LatentKNN(model), "outlier, k = 2"),
         (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
+        (
+            LatentKNN(model, guidance=3.0, k=k, reference=reference),
+            f"outlier, k = {k}, guidance 3, {len(reference)} reference images",
+        ),
     ]
 
 
 def measure_all(
-    model: Any, denoise: dict[str, Any], labelled: data.Labelled, log: Callable[[str], None]
+    model: Any,
+    denoise: dict[str, Any],
+    held: data.Labelled,
+    labelled: data.Labelled,
+    log: Callable[[str], None],
 ) -> list[Line]:
-    """A line for each method of `plan`, and one for the other reading of each latent kNN."""
+    """A line for each method of `plan`, and one for the other reading of each latent kNN.
+
+    Args:
+        model: A class-conditional backbone.
+        denoise: Level and steps of noise-denoise.
+        held: Images held out of training.
+        labelled: Images to measure on.
+        log: Called with lines of progress.
+    """
     lines = []
-    for classifier, settings in plan(model, denoise):
+    for classifier, settings in plan(model, denoise, list(held.images)):
         scores, seconds = _timed(classifier, labelled)
         lines.append(_line(classifier, scores, labelled.labels, settings, seconds))
         log(str(asdict(lines[-1])))
