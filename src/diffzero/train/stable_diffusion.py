@@ -5,9 +5,9 @@ Three stages. The autoencoder maps 32-pixel images to 8x8x4 latents,
     L = mean (x - D(z))^2 + mean |x - D(z)| + kl_weight * KL(q(z|x) || N(0, 1)) / dim z,
 
 and its latents are scaled to unit standard deviation. (A model that starts from another keeps that
-one's autoencoder.) Where images come with captions to tell apart, the text encoder reads them:
-see `reading`. Then U-Net and text encoder learn together, on the latents' posterior means, to
-predict the noise (Ho et al. 2020, equation 14):
+one's autoencoder.) Where images come with captions to tell apart, the text encoder reads them,
+see `reading`, and stays as it then is, as Stable Diffusion's own does. Then the U-Net learns, with
+the text encoder where that has not read, on the latents' posterior means, to predict the noise (Ho et al. 2020, equation 14):
 
     L = E ||eps - eps_theta(alpha_t z + sigma_t eps, t, text(c))||^2,   t uniform,
 
@@ -224,9 +224,12 @@ def train(
     text = nets["text_encoder"]
     state = out / ".train" / "text.pt"
     share = minutes * READ_SHARE
-    rest -= reading.read(
+    spent = reading.read(
         text, pixels, sets, tokens, state, share, device=device, seed=seed, log=log
     )
+    if spent:  # else what the U-Net does not use at once would be unlearned before it does
+        text.requires_grad_(False)
+    rest -= spent
     latents = [
         _latents(vae, p, s.name == "digits", device, seed)
         for p, s in zip(pixels, sets, strict=False)
