@@ -19,9 +19,9 @@ each class's distance is taken in units of its mean over them,
 
     logit = d_c / mean over references of d_c,
 
-which turns 85.3 into 88.6 % [84.9, 91.5] on those digits (80 references). On 100 images of CIFAR-10
-and the CPU-trained `cifar10-ddpm`, for which "frog" stands apart on every image, it turns 16 %
-[10.1, 24.4] (all frogs) into 21 % [14.2, 30.0] (k = 4, 64 references).
+which turns 85.3 into 88.6 % [84.9, 91.5] on those digits (80 references). On 100 images of
+CIFAR-10 and the CPU-trained `cifar10-ddpm`, for which "frog" stands apart on every image, it turns
+16 % [10.1, 24.4] (all frogs) into 21 % [14.2, 30.0] (k = 4, 64 references).
 
 References:
     Song et al., Denoising Diffusion Implicit Models, 2021. https://arxiv.org/abs/2010.02502

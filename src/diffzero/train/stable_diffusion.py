@@ -7,7 +7,8 @@ Three stages. The autoencoder maps 32-pixel images to 8x8x4 latents,
 and its latents are scaled to unit standard deviation. (A model that starts from another keeps that
 one's autoencoder.) Where images come with captions to tell apart, the text encoder reads them,
 see `reading`, and stays as it then is, as Stable Diffusion's own does. Then the U-Net learns, with
-the text encoder where that has not read, on the latents' posterior means, to predict the noise (Ho et al. 2020, equation 14):
+the text encoder where that has not read, on the latents' posterior means, to predict the noise
+(Ho et al. 2020, equation 14):
 
     L = E ||eps - eps_theta(alpha_t z + sigma_t eps, t, text(c))||^2,   t uniform,
 
@@ -28,7 +29,10 @@ at steps below 700, and the likest captions came most often. Which of the four d
 The opposite of a relation stayed a guess, until the encoder had read: of 60,000 scenes of two
 things, with all of a batch contrasted, the odds at one draw of noise were right for 67 % of
 opposites after 350 steps of 128 images with the encoder as it was, and for 96 % after 350 of 64
-with one that had read for 6 minutes, both from the same U-Net.
+with one that had read for 6 minutes, both from the same U-Net. An encoder that learns on beside
+the U-Net unlearns what the U-Net does not use at once: after 1,235 steps on all data the states of
+captions that differ in "above" and "below" alone lay 0.2 to 1.2 apart, where reading had put them
+3 apart, and the U-Net's errors under the two were the same.
 
 References:
     Krojer et al., Are Diffusion Models Vision-And-Language Reasoners?, 2023 (hard negatives).
