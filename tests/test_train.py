@@ -225,3 +225,21 @@ def test_only_captions_to_tell_apart_are_read(trained, tmp_path):
     assert reading.read(text, pixels, [labelled], tokens, state, 0.01, **silent) == 0.01
     assert any(not torch.equal(v, before[k]) for k, v in text.state_dict().items())
     assert not (trained / "sd" / ".train" / "text.pt").exists()  # digits have names alone
+
+
+def test_a_model_trained_on_keeps_its_latents_and_what_its_text_has_read(trained, tmp_path):
+    from diffzero.train.scene_files import write
+
+    write(tmp_path / "scenes", "train", 40, 32)
+    source, silent = f"scenes={tmp_path / 'scenes'}", {"log": lambda s: None}
+    init = str(trained / "sd")
+    stable_diffusion.train([source], tmp_path / "on", 0.08, init=init, **silent)
+    old, new = dz.load(init, dtype="float32"), dz.load(tmp_path / "on", dtype="float32")
+    assert new.vae.config.scaling_factor == old.vae.config.scaling_factor
+    for key, value in old.vae.state_dict().items():
+        assert torch.equal(value, new.vae.state_dict()[key])
+    read = torch.load(tmp_path / "on" / ".train" / "text.pt", weights_only=True)["ema"]
+    for key, value in new.text_encoder.state_dict().items():
+        assert torch.equal(value, read[f"text.{key}"].half().float())
+    before = old.unet.state_dict()
+    assert any(not torch.equal(v, before[k]) for k, v in new.unet.state_dict().items())

@@ -4,11 +4,11 @@ Three stages. The autoencoder maps 32-pixel images to 8x8x4 latents,
 
     L = mean (x - D(z))^2 + mean |x - D(z)| + kl_weight * KL(q(z|x) || N(0, 1)) / dim z,
 
-and its latents are scaled to unit standard deviation. (A model that starts from another keeps that
-one's autoencoder.) Where images come with captions to tell apart, the text encoder reads them,
-see `reading`, and stays as it then is, as Stable Diffusion's own does. Then the U-Net learns, with
-the text encoder where that has not read, on the latents' posterior means, to predict the noise
-(Ho et al. 2020, equation 14):
+and its latents are scaled to unit standard deviation. (A model that starts from another keeps
+that one's autoencoder and scale.) Where images come with captions to tell apart, the text encoder
+reads them, see `reading`, and stays as it then is, as Stable Diffusion's own does. Then the U-Net
+learns, with the text encoder where that has not read, on the latents' posterior means, to predict
+the noise (Ho et al. 2020, equation 14):
 
     L = E ||eps - eps_theta(alpha_t z + sigma_t eps, t, text(c))||^2,   t uniform,
 
@@ -210,8 +210,9 @@ def train(
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
     tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
     nets = components(tokens, size)
+    scale = None
     if init is not None:
-        start_from(nets, init, tokens)
+        scale = start_from(nets, init, tokens).vae.config.scaling_factor
     nets = {k: m.to(device) for k, m in nets.items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
 
@@ -238,11 +239,11 @@ def train(
         _latents(vae, p, s.name == "digits", device, seed)
         for p, s in zip(pixels, sets, strict=False)
     ]
-    scale = 1 / float(
-        torch.cat([z[: len(p)].flatten() for z, p in zip(latents, pixels, strict=False)]).std()
-    )
+    if scale is None:
+        own = [z[: len(p)].flatten() for z, p in zip(latents, pixels, strict=False)]
+        scale = 1 / float(torch.cat(own).std())
+        log(f"latents of standard deviation {1 / scale:.3f}")
     vae.register_to_config(scaling_factor=scale)
-    log(f"latents of standard deviation {1 / scale:.3f}")
 
     denoiser = nn.ModuleDict({"unet": nets["unet"], "text": nets["text_encoder"]})
     unet: Any = nets["unet"]
@@ -262,13 +263,16 @@ def train(
 
 
 @torch.no_grad()
-def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> None:
+def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any:
     """Copy the weights of another model of the recipe, of token embeddings those of known words.
 
     Args:
         nets: By the attribute of the loaded model that holds the other's.
         init: Card name or folder.
         tokens: The tokenizer of the recipes that read text.
+
+    Returns:
+        The other model, loaded.
 
     Raises:
         InputError: weights that do not fit.
@@ -294,6 +298,7 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Non
             f"{init}: its weights do not fit this recipe's networks. Start from a model of the "
             f"same recipe and preset. ({str(error).splitlines()[0]})"
         ) from None
+    return old
 
 
 def all_captions(sets: list[data.Labelled]) -> list[str]:
