@@ -66,7 +66,8 @@ def test_likelihood_table_pairs_probes(model, tmp_path):
 def test_table_counts_every_method(model, tmp_path):
     numbers = reproduce("cifar10-table", setting(model, tmp_path, 3))
     evals = {(m["method"], m["settings"]): m["evals"] for m in numbers["lines"]}
-    assert len(evals) == 10 and evals["elbo", "32 draws"] == 320
+    assert len(evals) == 12 and evals["elbo", "32 draws"] == 320
+    assert evals["latent-knn", "outlier, k = 4, guidance 3, 40 reference images"] == 500
     (denoise,) = [settings for method, settings in evals if method == "noise-denoise"]
     level, steps = float(denoise.split()[1].strip(",")), int(denoise.split()[2])
     assert evals["noise-denoise", denoise] == 10 * 4 * max(1, round(level * steps))
