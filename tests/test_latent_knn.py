@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 import diffzero as dz
 from conftest import oracle_problem
@@ -54,12 +55,16 @@ def test_bad_options(options, names, message):
         dz.LatentKNN(backbone, **options).fit(names)
 
 
-def test_reference_images_set_each_class_its_unit():
+def test_reference_images_set_each_class_its_unit(tmp_path):
     backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(-10, 8), n=8)
     plain = dz.LatentKNN(backbone, steps=9).fit(NAMES)
     units = plain.scores(pixels[:5]).logits.mean(0)
     own = dz.LatentKNN(backbone, steps=9, reference=pixels[:5]).fit(NAMES)
     assert np.allclose(own.units_, units)
+    for i, image in enumerate(pixels[:5]):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    folder = dz.LatentKNN(backbone, steps=9, reference=str(tmp_path)).fit(NAMES)
+    assert np.array_equal(folder.units_, own.units_)
     found = own.scores(pixels).logits
     assert np.allclose(found, plain.scores(pixels).logits / units)
     assert np.allclose(found[:5].mean(0), 1)

@@ -36,10 +36,6 @@ Seed = Annotated[int, typer.Option(help="Seed of the images' noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
 BatchSize = Annotated[int | None, typer.Option(help="Rows a network call.")]
-IMAGE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".heic", ".heif", ".avif"),
-}
 
 
 @app.command()
@@ -190,8 +186,9 @@ def reproduce(
         str, typer.Option(help="The rival, and the metric of distances.")
     ] = "tiny-clip",
     data: Annotated[
-        str, typer.Option(help="NAME=SOURCE of labelled images that the model knows.")
-    ] = "digits=digits",
+        str | None,
+        typer.Option(help="NAME=SOURCE of labelled images that the model knows; digits if unset."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of picture and numbers.")] = Path("reproduced"),
     limit: Annotated[int, typer.Option(help="Images at most.")] = 60,
     budget: Annotated[str, typer.Option(help="Of all: small, medium or large.")] = "small",
@@ -203,7 +200,7 @@ def reproduce(
     device: Device = "auto",
 ) -> None:
     """Run an experiment of the paper; write a picture and a JSON of its numbers."""
-    from .experiments import EXPERIMENTS, default_model, make_setting
+    from .experiments import EXPERIMENTS, ON_SCENES, default_model, make_setting
     from .experiments import reproduce as run_experiment
 
     if name is None:
@@ -212,13 +209,15 @@ def reproduce(
     if name == "all":
         from .experiments.everything import Everything
 
-        Everything(model, clip, data, out, budget, seed, device).run(note)
+        Everything(model, clip, data or "digits=digits", out, budget, seed, device).run(note)
         return
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
+    if name in ON_SCENES and data is not None:
+        raise InputError(f"{name} makes its own images; leave --data out.")
     setting = make_setting(
-        name, model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
-        clip=clip, enlarge=enlarge,
+        name, model or default_model(name), data or "digits=digits", out=out, limit=limit,
+        seed=seed, device=device, clip=clip, enlarge=enlarge,
     )  # fmt: skip
     numbers = run_experiment(name, setting)
     if "verdict" in numbers:
@@ -284,15 +283,11 @@ def expand(paths: list[str]) -> list[str]:
     Raises:
         InputError: a folder without images.
     """
-    files = []
+    from .images import image_files
+
+    files: list[str] = []
     for path in paths:
-        if not Path(path).is_dir():
-            files.append(path)
-            continue
-        found = sorted(str(f) for f in Path(path).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise InputError(f"{path}: no image files in this folder.")
-        files += found
+        files += list(map(str, image_files(path))) if Path(path).is_dir() else [path]
     return files
 
 

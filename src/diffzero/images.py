@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Range = tuple[float, float]
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".heic", ".heif", ".avif"),
+}
 
 
 def load_image(source: Any, value_range: Range | None = None) -> np.ndarray:
@@ -63,6 +67,18 @@ def load_image(source: Any, value_range: Range | None = None) -> np.ndarray:
 def load_images(sources: Any, value_range: Range | None = None) -> list[np.ndarray]:
     """One image or many, as a list of uint8 RGB arrays. See `load_image`."""
     return [load_image(s, value_range) for s in split_images(sources)]
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The image files under a folder, sorted.
+
+    Raises:
+        InputError: a folder without images.
+    """
+    found = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"{folder}: no image files in this folder.")
+    return found
 
 
 def split_images(sources: Any) -> list[Any]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..images import SUFFIXES
 from .data import Dataset, Example
 
 IMAGE_COLUMNS = ("image", "img", "image_path", "path", "file", "file_name", "filename")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "category")
 SPLITS = ("test", "validation", "val", "valid", "eval")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def open_data(

@@ -30,12 +30,14 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ..classifier import Progress
 from ..errors import InputError
+from ..images import image_files
 from ..ode import flow, log_grid, s_range
 from .common import RowMethod, Rows
 
@@ -56,9 +58,10 @@ class LatentKNN(RowMethod):
         k: Nearest neighbours, at most classes - 1.
         pick: `outlier` or `inlier`.
         reduce: `mean` over the k distances, or the `kth`.
-        reference: Images, without labels, whose mean distance under each class is taken as that
-            class's unit; None compares distances as they are. Encoded by `fit`, at the cost of as
-            many images. Candidates of each image's own are then refused.
+        reference: Images, or a folder of image files, without labels: their mean distance under
+            each class is taken as that class's unit; None compares distances as they are. `fit`
+            encodes them, at the cost of as many images. Candidates of each image's own are then
+            refused.
         template: One prompt with `{}` for the label; the backbone's own if None.
         guidance: Scale of classifier-free guidance; 1 is none. 3 classifies digits far better;
             it needs a null class.
@@ -142,7 +145,10 @@ class LatentKNN(RowMethod):
         super()._fit_classes()
         self.units_: np.ndarray | None = None
         if self.reference is not None:
-            seen = [self._distances(z) for z in self.latents(self.reference)]
+            images = self.reference
+            if isinstance(images, str | Path) and Path(images).is_dir():
+                images = image_files(images)
+            seen = [self._distances(z) for z in self.latents(images)]
             self.units_ = np.maximum(np.mean(seen, axis=0), np.finfo(float).tiny)
 
     def _distances(self, latents: np.ndarray) -> np.ndarray:
