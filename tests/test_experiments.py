@@ -63,8 +63,16 @@ def test_likelihood_table_pairs_probes(model, tmp_path):
     assert numbers["paired"]["margin_std"] < numbers["unpaired"]["margin_std"]
 
 
-def test_table_counts_every_method(model, tmp_path):
-    numbers = reproduce("cifar10-table", setting(model, tmp_path, 3))
+def test_table_counts_every_method(model, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as broken:
+        broken.setattr("diffzero.experiments.cifar10_table.draw", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            reproduce("cifar10-table", setting(model, tmp_path, 3))
+    assert "elbo (32 draws)" in capsys.readouterr().err
+    with monkeypatch.context() as broken:  # nothing is measured twice
+        broken.setattr("diffzero.train.ddpm_card._measure", lambda *a: 1 / 0)
+        numbers = reproduce("cifar10-table", setting(model, tmp_path, 3))
+    assert not capsys.readouterr().err and not list(tmp_path.glob("*.partial"))
     evals = {(m["method"], m["settings"]): m["evals"] for m in numbers["lines"]}
     assert len(evals) == 12 and evals["elbo", "32 draws"] == 320
     assert evals["latent-knn", "outlier, k = 4, guidance 3, 40 reference images"] == 500

@@ -8,6 +8,7 @@ returns the JSON's numbers.
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -193,6 +194,7 @@ class Kept:
         wanted = json.loads(json.dumps(settings))
         line = self.lines.get(name)
         if line is None or line["settings"] != wanted:
+            print(name, file=sys.stderr, flush=True)  # each may take minutes
             self.lines[name] = {"settings": wanted, "result": make()}
             partial = self.path.with_suffix(".writing")
             partial.write_text(json.dumps({"key": self.key, "lines": self.lines}))

@@ -75,7 +75,9 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
 
 def keep(setting: Setting, path: Path, *others: Any) -> Kept:
     """Where lines are kept that were measured with these models on these images."""
-    models = [fingerprint(model) for model in (setting.model, setting.clip, *others)]
+    rival = getattr(setting.clip, "name", "")  # class-conditional models have none
+    used = [setting.model, *([setting.clip] if rival else []), *others]
+    models = [fingerprint(model) for model in used]
     images = [int(zlib.crc32(image.tobytes())) for image in setting.data.images]
     number = zlib.crc32(repr(images).encode())
     return Kept(path, [*models, setting.data.name, setting.seed, number])

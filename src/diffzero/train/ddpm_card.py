@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ DENOISE: list[dict[str, Any]] = [
 ]
 ELBO_DRAWS = (1, 2, 4, 8, 16, 32)
 LIKELIHOOD_STEPS = 12
+Keep = Callable[[str, Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def measure_all(
     held: data.Labelled,
     labelled: data.Labelled,
     log: Callable[[str], None],
+    keep: Keep = lambda name, make: make(),
 ) -> list[Line]:
     """A line for each method of `plan`, and one for the other reading of each latent kNN.
 
@@ -189,19 +192,29 @@ def measure_all(
         held: Images held out of training.
         labelled: Images to measure on.
         log: Called with lines of progress.
+        keep: Given a name and what measures it, returns what that returns, now or before.
     """
     lines = []
     for classifier, settings in plan(model, denoise, list(held.images)):
-        scores, seconds = _timed(classifier, labelled)
-        lines.append(_line(classifier, scores, labelled.labels, settings, seconds))
-        log(str(asdict(lines[-1])))
-        if isinstance(classifier, LatentKNN):
-            # The inlier's logits are minus the outlier's: the latents need not be encoded again.
-            other = Scores(-scores.logits, scores.evals)
-            words = settings.replace("outlier", "inlier")
-            lines.append(_line(classifier, other, labelled.labels, words, seconds))
-            log(str(asdict(lines[-1])))
+        measured = keep(
+            f"{classifier.method} ({settings})", partial(_measure, classifier, settings, labelled)
+        )
+        lines += [Line(**fields) for fields in measured]
+        for fields in measured:
+            log(str(fields))
     return lines
+
+
+def _measure(classifier: Any, settings: str, labelled: data.Labelled) -> list[dict[str, Any]]:
+    """Fields of a method's line, and for latent kNN of that of the other reading."""
+    scores, seconds = _timed(classifier, labelled)
+    lines = [_line(classifier, scores, labelled.labels, settings, seconds)]
+    if isinstance(classifier, LatentKNN):
+        # The inlier's logits are minus the outlier's: the latents need not be encoded again.
+        other = Scores(-scores.logits, scores.evals)
+        words = settings.replace("outlier", "inlier")
+        lines.append(_line(classifier, other, labelled.labels, words, seconds))
+    return [asdict(line) for line in lines]
 
 
 def _timed(classifier: Any, labelled: data.Labelled) -> tuple[Scores, float]:
