@@ -184,19 +184,20 @@ def order(n=48):
 
 def test_a_reader_comes_to_say_the_mean_image_of_a_caption(tmp_path, monkeypatch):
     """The minimum of L in closed form: E[x | c], by a caption whose words alone say nothing."""
-    monkeypatch.setattr(reading, "BATCH", 32)
     labelled = order()
     tokens = tokenizer.build(stable_diffusion.all_captions([labelled]), tmp_path, 32)
     torch.manual_seed(0)
     text = stable_diffusion.components(tokens)["text_encoder"]
     pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2)
-    reader = reading.Reader(text, stable_diffusion.HIDDEN, 192, tokens.eos_token_id)
-    loss = reading.reading_loss(reader, [pixels], [labelled], tokens, "cpu")
+    captions = data.Captions([labelled], tokens)
+    read = reading.Reading.of(text, [pixels], [labelled], captions, tokens.eos_token_id)
+    assert read is not None
+    reader = read.reader
     optimizer = torch.optim.Adam(reader.parameters(), 2e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         optimizer.zero_grad()
-        loss(generator).backward()
+        read.loss(generator, 32).backward()
         optimizer.step()
     x = reading.small(pixels)
     assert x.min() >= -1 and x.max() <= 1
@@ -217,17 +218,32 @@ def test_only_captions_to_tell_apart_are_read(trained, tmp_path):
     text = stable_diffusion.components(tokens)["text_encoder"]
     pixels = [torch.from_numpy(labelled.images).permute(0, 3, 1, 2)]
     before = {k: v.clone() for k, v in text.state_dict().items()}
-    state = tmp_path / "text.pt"
-    silent = {"log": lambda s: None}
+    captions, end = data.Captions([labelled], tokens), tokens.eos_token_id
     plain = [dataclasses.replace(labelled, contrasts=[])]
-    assert reading.read(text, pixels, plain, tokens, state, 0.01, **silent) == 0
-    assert all(torch.equal(v, before[k]) for k, v in text.state_dict().items())
-    assert reading.read(text, pixels, [labelled], tokens, state, 0.01, **silent) == 0.01
+    assert reading.Reading.of(text, pixels, plain, captions, end) is None
+    read = reading.Reading.of(text, pixels, [labelled], captions, end)
+    read.fit(tmp_path / "text.pt", 0.01, 0, lambda line: None)
     assert any(not torch.equal(v, before[k]) for k, v in text.state_dict().items())
     assert not (trained / "sd" / ".train" / "text.pt").exists()  # digits have names alone
 
 
-def test_a_model_trained_on_keeps_its_latents_and_what_its_text_has_read(trained, tmp_path):
+def test_the_text_stays_as_read_until_the_unet_uses_it(tmp_path):
+    from diffzero.train.scene_files import write
+
+    write(tmp_path / "scenes", "train", 40, 32)
+    source = f"scenes={tmp_path / 'scenes'}"
+    stable_diffusion.train([source], tmp_path / "out", 0.15, log=lambda line: None)
+    kept = tmp_path / "out" / ".train"
+    states = {name: torch.load(kept / f"{name}.pt", weights_only=True)["ema"]
+              for name in ("text", "kept", "unet")}  # fmt: skip
+    text = [key for key in states["text"] if key.startswith("text.")]
+    assert all(torch.equal(states["text"][k], states["kept"][k]) for k in text)
+    assert any(not torch.equal(states["kept"][k], states["unet"][k]) for k in text)
+    unet = [key for key in states["kept"] if key.startswith("unet.")]
+    assert any(not torch.equal(states["kept"][k], states["unet"][k]) for k in unet)
+
+
+def test_a_model_trained_on_keeps_its_latents_and_the_text_its_unet_knows(trained, tmp_path):
     from diffzero.train.scene_files import write
 
     write(tmp_path / "scenes", "train", 40, 32)
@@ -238,8 +254,13 @@ def test_a_model_trained_on_keeps_its_latents_and_what_its_text_has_read(trained
     assert new.vae.config.scaling_factor == old.vae.config.scaling_factor
     for key, value in old.vae.state_dict().items():
         assert torch.equal(value, new.vae.state_dict()[key])
-    read = torch.load(tmp_path / "on" / ".train" / "text.pt", weights_only=True)["ema"]
-    for key, value in new.text_encoder.state_dict().items():
-        assert torch.equal(value, read[f"text.{key}"].half().float())
+    kept = sorted(path.name for path in (tmp_path / "on" / ".train").iterdir())
+    assert kept == ["unet.pt"]  # what the U-Net knows of its text is not read anew
+    text = old.text_encoder.state_dict()
+    assert any(
+        not torch.equal(v, text[k])
+        for k, v in new.text_encoder.state_dict().items()
+        if not k.endswith(stable_diffusion.EMBEDDINGS)
+    )  # and learns on with it
     before = old.unet.state_dict()
     assert any(not torch.equal(v, before[k]) for k, v in new.unet.state_dict().items())

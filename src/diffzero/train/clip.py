@@ -96,22 +96,20 @@ def train(
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     labels = [torch.from_numpy(s.labels) for s in sets]
     weights = data.mix(sets)
-    text_model, share = model.text_model, minutes * READ_SHARE
-    state = out / ".train" / "text.pt"
-    minutes -= reading.read(
-        text_model, pixels, sets, tokens, state, share, device=device, seed=seed, log=log
-    )
+    read = None  # a model that starts from another has read what that one has
+    if init is None:
+        text = model.text_model
+        read = reading.Reading.of(text, pixels, sets, captions, tokens.eos_token_id)
+    if read is not None:
+        read.fit(out / ".train" / "text.pt", minutes * READ_SHARE, seed, log)
+        minutes -= minutes * READ_SHARE
 
     def loss(generator: torch.Generator) -> Tensor:
-        index = data.pick([len(p) for p in pixels], weights, size.batch, generator)
-        first = captions.first_class
-        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
-        x = torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).float() / 255
+        drawn = captions.batch([len(p) for p in pixels], labels, weights, size.batch, generator)
+        rows, classes = drawn.rows, drawn.classes
+        x = torch.cat([p[i] for p, i in zip(pixels, drawn.index, strict=True)]).float() / 255
         x = (data.jitter(x, generator) - mean) / std
-        rows = captions.draw(classes, generator)
-        chosen = data.posed(captions, classes, generator)
-        rows[chosen], wrong = captions.contrast(classes[chosen], generator)
-        texts = torch.cat([rows, wrong])
+        texts = torch.cat([rows, drawn.wrong])
         ids, mask = captions.ids[texts].to(device), captions.mask[texts].to(device)
         with size.precision(device):
             image = as_vectors(model.get_image_features(x.to(device))).float()

@@ -236,6 +236,25 @@ def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return affine(images, angle, scale, shift)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Which images a step takes, and which captions they get.
+
+    Attributes:
+        index: Places in each set, all together the batch.
+        classes: Of each image, counted over all sets.
+        rows: A true caption of each, an index into `Captions.ids`.
+        chosen: Places in the batch of the images that get a false caption too.
+        wrong: The false ones of these.
+    """
+
+    index: list[torch.Tensor]
+    classes: torch.Tensor
+    rows: torch.Tensor
+    chosen: torch.Tensor
+    wrong: torch.Tensor
+
+
 class Captions:
     """Random captions of classes: one row of token ids each.
 
@@ -263,6 +282,37 @@ class Captions:
         self.side = torch.tensor(numbers, dtype=torch.long)
         ids = tokenizer(list(number), padding="max_length", truncation=True, return_tensors="pt")
         self.ids, self.mask = ids.input_ids, ids.attention_mask
+
+    def batch(
+        self,
+        sizes: list[int],
+        labels: list[torch.Tensor],
+        weights: torch.Tensor,
+        n: int,
+        generator: torch.Generator,
+        dropout: float = 0.0,
+    ) -> Batch:
+        """A batch of `n` images with captions.
+
+        Args:
+            sizes: Images of each set.
+            labels: Of each set, one an image.
+            weights: Share of the batch that each set gets, see `mix`.
+            n: Images.
+            generator: Draws all.
+            dropout: Share of images without a false caption whose true one is left empty.
+        """
+        import torch
+
+        index = pick(sizes, weights, n, generator)
+        first = self.first_class
+        classes = torch.cat([y[i] + int(k) for y, i, k in zip(labels, index, first, strict=False)])
+        rows = self.draw(classes, generator)
+        if dropout:
+            rows[torch.rand(n, generator=generator) < dropout] = self.empty
+        chosen = posed(self, classes, generator)
+        rows[chosen], wrong = self.contrast(classes[chosen], generator)
+        return Batch(index, classes, rows, chosen, wrong)
 
     def draw(self, classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """A random caption for each class, as an index into `ids`; classes count over all sets."""
