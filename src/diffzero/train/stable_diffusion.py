@@ -36,7 +36,7 @@ Why the encoder first stays as it has read: learning on with a U-Net that did no
 words yet, it unlearned it. After 1,235 steps on all data the states of captions that differ in
 "above" and "below" alone lay 0.2 to 1.2 apart, where reading had put them 3 apart, and the U-Net's
 errors under the two were the same. Why it then learns on: reading shows images of 8 pixels, where
-shapes are hard to see. Kept for 2,000 steps it let `tiny-sd` name 72.0 % [62.5, 79.9] of 100 single
+shapes are hard to see. Kept for 2,283 steps it let `tiny-sd` name 72.0 % [62.5, 79.9] of 100
 things in unseen combinations; 945 steps of learning on, with new scenes of the same kinds, made
 that 98.3 % [94.1, 99.5] of 120 others, and left relations at 100.0 % [96.9, 100.0] of 120.
 
