@@ -112,7 +112,9 @@ def test_command_line(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "reproduce", "knn", "--limit", 3, "--out", tmp_path) == 0
     assert (tmp_path / "knn.json").exists()
     assert run(monkeypatch, "reproduce", "figure-99") == 2
-    assert run(monkeypatch, "reproduce", "binding", "--data", "digits=digits") == 2
+    scenes = ("reproduce", "binding", "--data", "digits=digits", "--out", tmp_path)
+    assert run(monkeypatch, *scenes) == 2
+    assert "leave --data out" in capsys.readouterr().err
     assert run(monkeypatch, "reproduce", "knn", "--model", "tiny-sd", "--out", tmp_path) == 2
     assert "class-conditional" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ from PIL import Image
 
 import diffzero as dz
 from conftest import oracle_problem
+from diffzero.evaluate.config import settings_of
 from diffzero.methods.latent_knn import neighbour_logits
 
 NAMES = ["0", "1", "2", "3"]
@@ -65,6 +66,9 @@ def test_reference_images_set_each_class_its_unit(tmp_path):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     folder = dz.LatentKNN(backbone, steps=9, reference=str(tmp_path)).fit(NAMES)
     assert np.array_equal(folder.units_, own.units_)
+    assert folder.reference_digest_ == own.reference_digest_
+    other = dz.LatentKNN(backbone, steps=9, reference=pixels[:4]).fit(NAMES)
+    assert settings_of(folder) != settings_of(other)  # a run is not resumed with other images
     found = own.scores(pixels).logits
     assert np.allclose(found, plain.scores(pixels).logits / units)
     assert np.allclose(found[:5].mean(0), 1)

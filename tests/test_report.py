@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffzero.experiments import EXPERIMENTS
+from diffzero.errors import DiffzeroError, InputError
+from diffzero.experiments import EXPERIMENTS, ON_TRAIN
 from diffzero.experiments.everything import BUDGETS, Everything
 from test_cli import run
 
@@ -135,6 +136,19 @@ def test_everything_resumes_and_makes_a_page(two, tmp_path):
     said = make()
     assert "done before" not in said[0] and said[1] == "likelihood-table: done before"
     assert "done before" not in make(seed=1)[1]
+
+
+def test_every_experiment_gets_the_images_it_needs(monkeypatch, tmp_path):
+    given = {}
+
+    def look(name, setting):
+        given[name] = setting.train is not None
+        raise InputError("enough")
+
+    monkeypatch.setattr("diffzero.experiments.everything.reproduce", look)
+    with pytest.raises(DiffzeroError, match="experiments failed"):
+        Everything(None, "tiny-clip", "digits=digits", tmp_path, "small", 0, "cpu").run(str)
+    assert {name for name, train in given.items() if train} == ON_TRAIN and len(given) > 10
 
 
 def test_one_failure_does_not_stop_everything(two, monkeypatch, capsys, tmp_path):

@@ -189,15 +189,15 @@ def test_a_reader_comes_to_say_the_mean_image_of_a_caption(tmp_path, monkeypatch
     torch.manual_seed(0)
     text = stable_diffusion.components(tokens)["text_encoder"]
     pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2)
+    monkeypatch.setattr(reading, "BATCH", 32)
+    reader = reading.Reader(text, stable_diffusion.HIDDEN, 192, tokens.eos_token_id)
     captions = data.Captions([labelled], tokens)
-    read = reading.Reading.of(text, [pixels], [labelled], captions, tokens.eos_token_id)
-    assert read is not None
-    reader = read.reader
+    loss = reading.reading_loss(reader, [pixels], [labelled], captions)
     optimizer = torch.optim.Adam(reader.parameters(), 2e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         optimizer.zero_grad()
-        read.loss(generator, 32).backward()
+        loss(generator).backward()
         optimizer.step()
     x = reading.small(pixels)
     assert x.min() >= -1 and x.max() <= 1
@@ -220,47 +220,92 @@ def test_only_captions_to_tell_apart_are_read(trained, tmp_path):
     before = {k: v.clone() for k, v in text.state_dict().items()}
     captions, end = data.Captions([labelled], tokens), tokens.eos_token_id
     plain = [dataclasses.replace(labelled, contrasts=[])]
-    assert reading.Reading.of(text, pixels, plain, captions, end) is None
-    read = reading.Reading.of(text, pixels, [labelled], captions, end)
-    read.fit(tmp_path / "text.pt", 0.01, 0, lambda line: None)
-    assert any(not torch.equal(v, before[k]) for k, v in text.state_dict().items())
-    assert not (trained / "sd" / ".train" / "text.pt").exists()  # digits have names alone
+    state, silent = tmp_path / "text.pt", {"log": lambda line: None}
+    assert reading.read(text, pixels, plain, captions, end, state, 0.01, **silent) == 0
+    assert all(torch.equal(v, before[k]) for k, v in text.state_dict().items())
+    spent = reading.read(text, pixels, [labelled], captions, end, state, 0.01, **silent)
+    assert spent >= 0.01 and text.config.has_read
+    after = {k: v.clone() for k, v in text.state_dict().items()}
+    assert any(not torch.equal(v, before[k]) for k, v in after.items())
+    assert reading.read(text, pixels, [labelled], captions, end, state, 0.02, **silent) == 0
+    assert all(torch.equal(v, after[k]) for k, v in text.state_dict().items())
+    # Digits have names alone: nothing to read, and no stage in which the text stays as it is.
+    assert files(trained / "sd") == ["unet.pt", "vae.pt"]
 
 
-def test_the_text_stays_as_read_until_the_unet_uses_it(tmp_path):
+def files(out):
+    """States of training that are kept there."""
+    return sorted(path.name for path in (out / ".train").glob("*.pt"))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A few scenes, and tiny-sd trained on them for a moment: (source, folder)."""
     from diffzero.train.scene_files import write
 
-    write(tmp_path / "scenes", "train", 40, 32)
-    source = f"scenes={tmp_path / 'scenes'}"
-    stable_diffusion.train([source], tmp_path / "out", 0.15, log=lambda line: None)
-    kept = tmp_path / "out" / ".train"
-    states = {name: torch.load(kept / f"{name}.pt", weights_only=True)["ema"]
-              for name in ("text", "kept", "unet")}  # fmt: skip
-    text = [key for key in states["text"] if key.startswith("text.")]
-    assert all(torch.equal(states["text"][k], states["kept"][k]) for k in text)
-    assert any(not torch.equal(states["kept"][k], states["unet"][k]) for k in text)
-    unet = [key for key in states["kept"] if key.startswith("unet.")]
-    assert any(not torch.equal(states["kept"][k], states["unet"][k]) for k in unet)
+    root = tmp_path_factory.mktemp("scenes")
+    write(root / "scenes", "train", 40, 32)
+    source = f"scenes={root / 'scenes'}"
+    stable_diffusion.train([source], root / "sd", 0.15, log=lambda line: None)
+    return source, root / "sd"
 
 
-def test_a_model_trained_on_keeps_its_latents_and_the_text_its_unet_knows(trained, tmp_path):
-    from diffzero.train.scene_files import write
+def states(out):
+    """Averaged weights by stage."""
+    return {
+        name: torch.load(out / ".train" / name, weights_only=True)["ema"] for name in files(out)
+    }
 
-    write(tmp_path / "scenes", "train", 40, 32)
-    source, silent = f"scenes={tmp_path / 'scenes'}", {"log": lambda s: None}
+
+def test_the_text_stays_as_read_until_the_unet_uses_it(scenes):
+    kept = states(scenes[1])
+    text = [key for key in kept["text.pt"] if key.startswith("text.")]
+    assert all(torch.equal(kept["text.pt"][k], kept["kept.pt"][k]) for k in text)
+    assert any(not torch.equal(kept["kept.pt"][k], kept["unet.pt"][k]) for k in text)
+    unet = [key for key in kept["kept.pt"] if key.startswith("unet.")]
+    assert any(not torch.equal(kept["kept.pt"][k], kept["unet.pt"][k]) for k in unet)
+    assert dz.load(scenes[1]).text_encoder.config.has_read
+
+
+def test_more_minutes_go_to_the_last_stage(scenes):
+    source, out = scenes
+    before = states(out)
+    stable_diffusion.train([source], out, 0.2, log=lambda line: None)
+    after = states(out)
+    for stage in ("vae.pt", "text.pt", "kept.pt"):
+        assert all(torch.equal(v, after[stage][k]) for k, v in before[stage].items())
+    assert any(not torch.equal(v, after["unet.pt"][k]) for k, v in before["unet.pt"].items())
+
+
+def test_what_has_read_does_not_read_again(scenes, trained, tmp_path):
+    source, silent = scenes[0], {"log": lambda line: None}
+    stable_diffusion.train([source], tmp_path / "sd", 0.02, init=str(scenes[1]), **silent)
+    assert files(tmp_path / "sd") == ["unet.pt"]
+    clip.train([source], tmp_path / "one", 0.05, init=str(trained / "clip"), **silent)
+    assert files(tmp_path / "one") == ["clip.pt", "text.pt"]  # that one knew names alone
+    clip.train([source], tmp_path / "two", 0.05, init=str(tmp_path / "one"), **silent)
+    assert files(tmp_path / "two") == ["clip.pt"]
+    one, two = (dz.load(tmp_path / name).model for name in ("one", "two"))
+    assert one.text_model.config.has_read and two.text_model.config.has_read
+
+
+def test_training_is_resumed_with_what_it_was_started_with(tmp_path):
+    facts = {"recipe": "tiny-sd", "init": None}
+    loop.claim(tmp_path, {**facts, "init": "wrong"})
+    loop.claim(tmp_path, facts)  # nothing was trained yet
+    (tmp_path / ".train" / "unet.pt").touch()
+    loop.claim(tmp_path, facts)
+    with pytest.raises(dz.InputError, match="started with init None, not 'tiny-sd'"):
+        loop.claim(tmp_path, {**facts, "init": "tiny-sd"})
+
+
+def test_a_model_trained_on_keeps_its_latents(trained, scenes, tmp_path):
     init = str(trained / "sd")
-    stable_diffusion.train([source], tmp_path / "on", 0.08, init=init, **silent)
+    stable_diffusion.train([scenes[0]], tmp_path / "on", 0.08, init=init, log=lambda s: None)
     old, new = dz.load(init, dtype="float32"), dz.load(tmp_path / "on", dtype="float32")
     assert new.vae.config.scaling_factor == old.vae.config.scaling_factor
     for key, value in old.vae.state_dict().items():
         assert torch.equal(value, new.vae.state_dict()[key])
-    kept = sorted(path.name for path in (tmp_path / "on" / ".train").iterdir())
-    assert kept == ["unet.pt"]  # what the U-Net knows of its text is not read anew
-    text = old.text_encoder.state_dict()
-    assert any(
-        not torch.equal(v, text[k])
-        for k, v in new.text_encoder.state_dict().items()
-        if not k.endswith(stable_diffusion.EMBEDDINGS)
-    )  # and learns on with it
+    assert files(tmp_path / "on") == ["kept.pt", "text.pt", "unet.pt"]  # it had names alone
     before = old.unet.state_dict()
     assert any(not torch.equal(v, before[k]) for k, v in new.unet.state_dict().items())

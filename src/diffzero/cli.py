@@ -154,7 +154,7 @@ def train(
 ) -> None:
     """Train a bundled model from its data, within a time budget."""
     from .loading import _device
-    from .train import ddpm_card, recipes, report
+    from .train import ddpm_card, loop, recipes, report
     from .train.ddpm import PRESETS
 
     if recipe not in recipes():
@@ -165,12 +165,18 @@ def train(
     if not sources:
         raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
     place = str(_device(device))
+    loop.claim(out, {"recipe": recipe, "data": sources, "preset": preset, "init": init,
+                     "seed": seed})  # fmt: skip
     recipes()[recipe](
         sources, out, minutes, device=place, seed=seed, preset=preset, init=init, log=note
     )
     if measure:
         write_card = ddpm_card.write_card if pixels else report.write_card
-        write_card(recipe, out, sources, minutes=minutes, seed=seed, limit=limit, log=note)
+        flags = {"init": init, "preset": preset}
+        more = "".join(f" --{name} {value}" for name, value in flags.items() if value)
+        write_card(
+            recipe, out, sources, minutes=minutes, seed=seed, limit=limit, log=note, more=more
+        )
 
 
 @app.command()
@@ -206,18 +212,19 @@ def reproduce(
     if name is None:
         print_table(["experiment", "what"], list(EXPERIMENTS.items()))
         return
+    data_given, data = data is not None, "digits=digits" if data is None else data
     if name == "all":
         from .experiments.everything import Everything
 
-        Everything(model, clip, data or "digits=digits", out, budget, seed, device).run(note)
+        Everything(model, clip, data, out, budget, seed, device).run(note)
         return
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
-    if name in ON_SCENES and data is not None:
+    if name in ON_SCENES and data_given:
         raise InputError(f"{name} makes its own images; leave --data out.")
     setting = make_setting(
-        name, model or default_model(name), data or "digits=digits", out=out, limit=limit,
-        seed=seed, device=device, clip=clip, enlarge=enlarge,
+        name, model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
+        clip=clip, enlarge=enlarge,
     )  # fmt: skip
     numbers = run_experiment(name, setting)
     if "verdict" in numbers:

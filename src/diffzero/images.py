@@ -75,7 +75,9 @@ def image_files(folder: str | Path) -> list[Path]:
     Raises:
         InputError: a folder without images.
     """
-    found = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES)
+    found = sorted(
+        f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()
+    )
     if not found:
         raise InputError(f"{folder}: no image files in this folder.")
     return found

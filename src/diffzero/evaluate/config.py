@@ -87,6 +87,8 @@ def settings_of(classifier: Any) -> dict[str, Any]:
         if name not in NOT_SETTINGS:
             plain[name] = _plain(value)
     plain["temperature"] = classifier.temperature_in_use()
+    if getattr(classifier, "reference", None) is not None:
+        plain["reference"] = classifier.reference_digest_
     if hasattr(classifier, "templates_"):
         plain["template"] = list(classifier.templates_)
     return plain

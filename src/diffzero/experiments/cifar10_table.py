@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..train.ddpm_card import Line, best_denoise, measure_all
+from ..methods.latent_knn import digest
+from ..train.ddpm_card import DENOISE, Line, best_denoise, measure_all
 from ..train.stable_diffusion import held_out
 from . import Setting, figure, write
 from .text_table import keep
@@ -21,10 +22,10 @@ HELD = 40  # images held out of training that settings and units of latent kNN a
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy, evaluations and seconds of each method."""
     held = held_out(setting.train)[1].subset(slice(0, HELD))
-    kept = keep(setting, path.with_suffix(".partial"))
+    kept = keep(setting, path.with_suffix(".partial"), setting.model)
 
     def once(name: str, make: Callable[[], Any]) -> Any:
-        return kept.get(name, {}, make)
+        return kept.get(name, {"held out": digest(list(held.images)), "among": DENOISE}, make)
 
     chosen = once(
         "settings of noise-denoise", lambda: best_denoise(setting.model, held, lambda line: None)

@@ -14,7 +14,16 @@ from ..errors import DiffzeroError, InputError
 from ..evaluate.config import versions
 from ..evaluate.page import template
 from ..evaluate.store import as_sentence, write_json
-from . import EXPERIMENTS, ON_ANY, ON_TEXT, Setting, default_model, make_setting, reproduce
+from . import (
+    EXPERIMENTS,
+    ON_ANY,
+    ON_TEXT,
+    ON_TRAIN,
+    Setting,
+    default_model,
+    make_setting,
+    reproduce,
+)
 
 BUDGETS = {"small": 10, "medium": 60, "large": 360}  # images an experiment
 
@@ -52,7 +61,7 @@ class Everything:
             raise InputError(f"--budget takes {', '.join(BUDGETS)}; got {self.budget!r}.")
         with as_sentence(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        done, settings = self._done(), dict[tuple[str, bool], Setting]()
+        done, settings = self._done(), dict[tuple[str, bool, bool], Setting]()
         failed = {}
         for name in EXPERIMENTS:
             wanted = self._wanted(name)
@@ -81,9 +90,10 @@ class Everything:
                 "The others are done; the same command tries these again."
             )
 
-    def _make(self, name: str, settings: dict[tuple[str, bool], Setting]) -> None:
+    def _make(self, name: str, settings: dict[tuple[str, bool, bool], Setting]) -> None:
         model = self.model or default_model(name)
-        key = (model, name in ON_TEXT | ON_ANY)  # the latter come with a rival
+        # Some come with a rival, some with training images.
+        key = (model, name in ON_TEXT | ON_ANY, name in ON_TRAIN)
         if key not in settings:
             settings[key] = make_setting(
                 name, model, self.data, out=self.out, limit=BUDGETS[self.budget], seed=self.seed,

@@ -28,7 +28,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
 
     plan = {k: v for k, v in PLAN.items() if v[0] != "clip"}
     latent = load(BESIDE, device=str(setting.model.device))
-    kept = keep(setting, path.with_suffix(".partial"), latent)
+    kept = keep(setting, path.with_suffix(".partial"), setting.model, setting.clip, latent)
     tables = {
         one.name: lines_of(replace(setting, model=one), plan, kept)
         for one in (setting.model, latent)

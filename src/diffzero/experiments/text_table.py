@@ -46,7 +46,7 @@ PLAN: dict[str, tuple[str, dict[str, Any]]] = {
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy with intervals, evaluations, VJPs, seconds and peak memory an image."""
     n = len(setting.data.labels)
-    kept = keep(setting, path.with_suffix(".partial"))
+    kept = keep(setting, path.with_suffix(".partial"), setting.model, setting.clip)
     lines = lines_of(setting, PLAN, kept)
     fig, axis = figure(10.5, 0.5 * len(lines) + 1.4)
     place = np.arange(len(lines))
@@ -73,14 +73,11 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     return {"n": n, "lines": lines, "paper": PAPER}
 
 
-def keep(setting: Setting, path: Path, *others: Any) -> Kept:
-    """Where lines are kept that were measured with these models on these images."""
-    rival = getattr(setting.clip, "name", "")  # class-conditional models have none
-    used = [setting.model, *([setting.clip] if rival else []), *others]
-    models = [fingerprint(model) for model in used]
+def keep(setting: Setting, path: Path, *models: Any) -> Kept:
+    """Where lines are kept that were measured with these models on the setting's images."""
     images = [int(zlib.crc32(image.tobytes())) for image in setting.data.images]
     number = zlib.crc32(repr(images).encode())
-    return Kept(path, [*models, setting.data.name, setting.seed, number])
+    return Kept(path, [*map(fingerprint, models), setting.data.name, setting.seed, number])
 
 
 def lines_of(

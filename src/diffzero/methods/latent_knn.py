@@ -29,6 +29,7 @@ References:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -148,7 +149,9 @@ class LatentKNN(RowMethod):
             images = self.reference
             if isinstance(images, str | Path) and Path(images).is_dir():
                 images = image_files(images)
-            seen = [self._distances(z) for z in self.latents(images)]
+            loaded = self._load(images)
+            self.reference_digest_ = digest(loaded)
+            seen = [self._distances(z) for z in self.latents(loaded)]
             self.units_ = np.maximum(np.mean(seen, axis=0), np.finfo(float).tiny)
 
     def _distances(self, latents: np.ndarray) -> np.ndarray:
@@ -185,6 +188,14 @@ class LatentKNN(RowMethod):
         if self.units_ is not None:
             d = d / self.units_
         return d if self.pick == "outlier" else -d, {}
+
+
+def digest(images: list[np.ndarray]) -> str:
+    """Of the pixels: the same name may come to hold other images."""
+    found = hashlib.blake2b(digest_size=8)
+    for image in images:
+        found.update(repr(image.shape).encode() + image.tobytes())
+    return found.hexdigest()
 
 
 def neighbour_logits(latents: np.ndarray, k: int, pick: str, reduce: str) -> np.ndarray:

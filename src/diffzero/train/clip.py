@@ -8,8 +8,8 @@ batch, and the target is spread over them:
     P_ij ~ [class_i = class_j or caption_i = caption_j],
 
 with F and G the unit features of images and captions and s the learned scale. Where images come
-with captions to tell apart (`diffzero scenes`), the text encoder reads first as that of `tiny-sd`
-does (see `reading`). Some of a batch then take the true one of theirs, and false ones join the
+with captions to tell apart (`diffzero scenes`), a text encoder that has not read yet does so first
+(see `reading`). Some of a batch then take the true one of theirs, and false ones join the
 captions that every image chooses from, so that CLIP is given the contrasts `tiny-sd` is given.
 
 References:
@@ -83,8 +83,10 @@ def train(
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
     tokens = tokenizer.build(all_captions(sets), out, WINDOW)
     model = build_model(tokens)
+    config: Any = model.text_model.config
     if init is not None:
-        start_from({"model": model}, init, tokens)
+        old = start_from({"model": model}, init, tokens)
+        config.has_read = getattr(old.model.config.text_config, "has_read", False)
     model = model.to(device)
     log(f"clip {sum(p.numel() for p in model.parameters()):,}")
     processor = CLIPImageProcessor(
@@ -96,13 +98,12 @@ def train(
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     labels = [torch.from_numpy(s.labels) for s in sets]
     weights = data.mix(sets)
-    read = None  # a model that starts from another has read what that one has
-    if init is None:
-        text = model.text_model
-        read = reading.Reading.of(text, pixels, sets, captions, tokens.eos_token_id)
-    if read is not None:
-        read.fit(out / ".train" / "text.pt", minutes * READ_SHARE, seed, log)
-        minutes -= minutes * READ_SHARE
+    states = out / ".train"
+    share = 0 if (states / "clip.pt").exists() else minutes * READ_SHARE
+    minutes -= reading.read(
+        model.text_model, pixels, sets, captions, tokens.eos_token_id, states / "text.pt", share,
+        seed=seed, log=log,
+    )  # fmt: skip
 
     def loss(generator: torch.Generator) -> Tensor:
         drawn = captions.batch([len(p) for p in pixels], labels, weights, size.batch, generator)
@@ -127,8 +128,9 @@ def train(
             + functional.cross_entropy(logits[:, : len(rows)].T, backwards)
         )
 
-    state = out / ".train" / "clip.pt"
-    result = loop.fit(model, loss, state, minutes, seed=seed, log=log, weight_decay=0.05)
+    result = loop.fit(
+        model, loss, states / "clip.pt", minutes, seed=seed, log=log, weight_decay=0.05
+    )
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     model.half().save_pretrained(out, safe_serialization=True)
     processor.save_pretrained(out)

@@ -310,7 +310,8 @@ class Captions:
         rows = self.draw(classes, generator)
         if dropout:
             rows[torch.rand(n, generator=generator) < dropout] = self.empty
-        chosen = posed(self, classes, generator)
+        able = (self.sides[classes] > 1).nonzero().flatten()
+        chosen = able[torch.randperm(len(able), generator=generator)[: int(CONTRASTED * n)]]
         rows[chosen], wrong = self.contrast(classes[chosen], generator)
         return Batch(index, classes, rows, chosen, wrong)
 
@@ -362,11 +363,3 @@ def pick(
         torch.randint(s, (int(c),), generator=generator)
         for s, c in zip(sizes, counts, strict=False)
     ]
-
-
-def posed(captions: Captions, classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Places in the batch of the images that are also given a false caption."""
-    import torch
-
-    able = (captions.sides[classes] > 1).nonzero().flatten()
-    return able[torch.randperm(len(able), generator=generator)[: int(CONTRASTED * len(classes))]]

@@ -75,6 +75,7 @@ def write_card(
     seed: int,
     limit: int,
     log: Callable[[str], None] = print,
+    more: str = "",
     fit_images: int = 120,
 ) -> list[Line]:
     """Measure a trained pixel model and write `card.yaml`, `README.md` and `samples.png`.
@@ -87,6 +88,7 @@ def write_card(
         seed: Of training, for the card.
         limit: Validation images to measure on.
         log: Called with lines of progress.
+        more: Further options of the training command, for the card.
         fit_images: Held-out training images that settings and temperatures are chosen on.
     """
     preset = PRESETS[recipe]["cpu"]
@@ -123,7 +125,7 @@ def write_card(
     ]
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     sample_sheet(model, out / "samples.png")
-    text = _readme(recipe, train, held_out(train)[0], lines, fit_images, minutes, seed)
+    text = _readme(recipe, train, held_out(train)[0], lines, fit_images, minutes, seed, more)
     (out / "README.md").write_text(text)
     return lines
 
@@ -282,6 +284,7 @@ def _readme(
     fit_images: int,
     minutes: float,
     seed: int,
+    more: str,
 ) -> str:
     rows = "\n".join(
         f"| {m.method} | {m.settings} | {m.accuracy} | {'' if m.ece is None else f'{m.ece:.3f}'} "
@@ -306,7 +309,7 @@ A class-conditional pixel diffusion model in diffusers' `DDPMPipeline` format: a
 A null class serves guidance; `classes` in `card.yaml` names the others.
 
 * **Data**: {len(used.labels):,} images ({where}).
-* **Command**: `diffzero train {recipe}{flag} --minutes {minutes:g} --seed {seed} --out DIR`
+* **Command**: `diffzero train {recipe}{flag} --minutes {minutes:g} --seed {seed}{more} --out DIR`
 * **Machine**: 2 CPU cores (AVX2), {minutes:g} minutes, shared with other work.
 * **Licence**: Apache-2.0. Weights are fp16 safetensors.
 * **Limits**: {limits}

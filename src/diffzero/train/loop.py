@@ -6,13 +6,17 @@ the machine, training ends with the rate at zero.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+
+from ..errors import InputError
 
 WARMUP_STEPS = 200
 
@@ -41,6 +45,30 @@ class Ema:
     def copy_to_module(self) -> None:
         """Replace the module's weights by their average."""
         self.module.load_state_dict(self.shadow)
+
+
+def claim(out: Path, facts: dict[str, Any]) -> None:
+    """Keep what a training was started with; resuming with something else would mix two models.
+
+    Args:
+        out: The folder of the model.
+        facts: What JSON can hold.
+
+    Raises:
+        InputError: training in this folder was started with others.
+    """
+    path = out / ".train" / "started.json"
+    if path.exists() and any(path.parent.glob("*.pt")):  # else nothing was trained
+        before = json.loads(path.read_text())
+        differ = [key for key, value in facts.items() if before.get(key) != value]
+        if differ:
+            said = "; ".join(f"{k} {before.get(k)!r}, not {facts[k]!r}" for k in differ)
+            raise InputError(
+                f"{out}: training here was started with {said}. Resume with the same, or give "
+                "another folder."
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def fit(

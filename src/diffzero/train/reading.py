@@ -32,7 +32,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,74 +77,70 @@ class Reader(nn.Module):
         return self.head(torch.stack([at_end, states[:, -1]]))
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A text encoder, its head, and the images and captions it reads.
+def read(
+    text: nn.Module,
+    pixels: list[Tensor],
+    sets: list[data.Labelled],
+    captions: data.Captions,
+    end: int,
+    state_path: Path,
+    minutes: float,
+    *,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> float:
+    """Train `text` in place; run again to resume.
 
-    Attributes:
-        reader: Text encoder and head.
-        images: What `small` gives of each set, over their common standard deviation.
-        labels: Of each set.
-        weights: Share of a batch that each set gets.
-        captions: Of all sets.
+    It is left as it is where no captions are to be told apart, and where it has read before, which
+    its configuration says (`has_read`).
+
+    Args:
+        text: A CLIP text transformer.
+        pixels: uint8 `[n, c, h, w]` of each set.
+        sets: Their labels.
+        captions: Theirs.
+        end: Token id of a caption's end.
+        state_path: Where progress is kept.
+        minutes: The budget.
+        seed: Of batches.
+        log: Called with lines of progress.
+
+    Returns:
+        Minutes it took in all, 0 if there was nothing to read.
     """
-
-    reader: Reader
-    images: list[Tensor]
-    labels: list[Tensor]
-    weights: Tensor
-    captions: data.Captions
-
-    @classmethod
-    def of(
-        cls,
-        text: nn.Module,
-        pixels: list[Tensor],
-        sets: list[data.Labelled],
-        captions: data.Captions,
-        end: int,
-    ) -> Reading | None:
-        """A head for the encoder, or None where no captions are to be told apart.
-
-        Args:
-            text: A CLIP text transformer.
-            pixels: uint8 `[n, c, h, w]` of each set.
-            sets: Their labels.
-            captions: Theirs.
-            end: Token id of a caption's end.
-        """
-        if not any(s.contrasts for s in sets):
-            return None  # names of classes need no reading
-        config: Any = text.config
-        reader = Reader(text, config.hidden_size, pixels[0].shape[1] * SIDE**2, end)
-        images = [small(p) for p in pixels]
-        scale = torch.cat(images).std()  # rate and clipping of `fit` are for losses near 1
-        return cls(
-            reader.to(next(text.parameters()).device),
-            [x / scale for x in images],
-            [torch.from_numpy(s.labels) for s in sets],
-            data.mix(sets),
-            captions,
-        )
-
-    def fit(self, state_path: Path, minutes: float, seed: int, log: Callable[[str], None]) -> None:
-        """Train encoder and head in place for `minutes`; run again to resume from `state_path`."""
+    config: Any = text.config
+    if getattr(config, "has_read", False) or not any(s.contrasts for s in sets):
+        return 0.0
+    reader = Reader(text, config.hidden_size, pixels[0].shape[1] * SIDE**2, end)
+    reader.to(next(text.parameters()).device)
+    if minutes:
         log(f"the text encoder reads for {minutes:.1f} minutes")
-        loop.fit(self.reader, self.loss, state_path, minutes, seed=seed, log=log)
+    loss = reading_loss(reader, pixels, sets, captions)
+    result = loop.fit(reader, loss, state_path, minutes, seed=seed, log=log)
+    config.has_read = True
+    return result["seconds"] / 60
 
-    def loss(self, generator: torch.Generator, batch: int = BATCH) -> Tensor:
-        """The module's L, and its contrast, of a batch drawn with the generator."""
-        device = next(self.reader.parameters()).device
-        drawn = self.captions.batch(
-            [len(x) for x in self.images], self.labels, self.weights, batch, generator
-        )
-        pairs = zip(self.images, drawn.index, strict=True)
-        x = torch.cat([x[i] for x, i in pairs]).to(device)
-        said = self.reader(self.captions.ids[torch.cat([drawn.rows, drawn.wrong])].to(device))
+
+def reading_loss(
+    reader: Reader, pixels: list[Tensor], sets: list[data.Labelled], captions: data.Captions
+) -> Callable[[torch.Generator], Tensor]:
+    """The module's L, and its contrast, of a batch drawn with the generator."""
+    images = [small(p) for p in pixels]
+    scale = torch.cat(images).std()  # the rate and the clipping of `fit` are for losses near 1
+    weights = data.mix(sets)
+    labels = [torch.from_numpy(s.labels) for s in sets]
+    device = next(reader.parameters()).device
+
+    def loss(generator: torch.Generator) -> Tensor:
+        drawn = captions.batch([len(x) for x in images], labels, weights, BATCH, generator)
+        x = torch.cat([x[i] for x, i in zip(images, drawn.index, strict=True)]).to(device) / scale
+        said = reader(captions.ids[torch.cat([drawn.rows, drawn.wrong])].to(device))
         chosen = drawn.chosen.to(device)
         squared = (said - torch.cat([x, x[chosen]])).square()
-        error = squared[:, :batch].mean()
+        error = squared[:, :BATCH].mean()
         if len(chosen):
-            odds = (squared[:, batch:] - squared[:, chosen]).sum(-1) / 2
+            odds = (squared[:, BATCH:] - squared[:, chosen]).sum(-1) / 2
             error = error + functional.softplus(-odds).mean()
         return error
+
+    return loss

@@ -72,6 +72,7 @@ def write_card(
     seed: int,
     limit: int,
     log: Callable[[str], None] = print,
+    more: str = "",
 ) -> None:
     """Fit temperatures, measure, and write `card.yaml`, `README.md` and `samples.png` in `out`.
 
@@ -83,6 +84,7 @@ def write_card(
         seed: Of training, for the card.
         limit: Validation images to measure on, of each set.
         log: Called with lines of progress.
+        more: Further options of the training command, for the card.
     """
     sets = [data.load(s, None) for s in sources]
     words = sorted({w for c in all_captions(sets) for w in split_words(c)})
@@ -122,7 +124,7 @@ def write_card(
         if len(named) < len(sets):
             prompts |= {text: text for text in SHEET_SCENES}
         sample_sheet(out, prompts)
-    text = _readme(recipe, sources, sets, measured, fitted, minutes, seed, side)
+    text = _readme(recipe, sources, sets, measured, fitted, minutes, seed, side, more)
     (out / "README.md").write_text(text)
 
 
@@ -290,6 +292,7 @@ def _readme(
     minutes: float,
     seed: int,
     side: int,
+    more: str,
 ) -> str:
     names = [s.name for s in sets]
     flags = " ".join(
@@ -317,8 +320,8 @@ def _readme(
         for text in (
             f"* **Data**: {counts}, brought to {side} pixels; captions from `train/captions.yaml` "
             "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3.",
-            f"* **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed} "
-            "--out DIR`",
+            f"* **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed}"
+            f"{more} --out DIR`",
         )
     )
     threads = torch.get_num_threads()

@@ -6,15 +6,15 @@ In stages. The autoencoder maps 32-pixel images to 8x8x4 latents,
 
 and its latents are scaled to unit standard deviation. (A model that starts from another keeps
 that one's autoencoder and scale.) Where images come with captions to tell apart, the text encoder
-reads them, see `reading`. Then the U-Net learns on the latents' posterior means to predict the
-noise (Ho et al. 2020, equation 14):
+reads them once, see `reading`. Then the U-Net learns on the latents' posterior means to predict
+the noise (Ho et al. 2020, equation 14):
 
     L = E ||eps - eps_theta(alpha_t z + sigma_t eps, t, text(c))||^2,   t uniform,
 
 with a caption drawn anew for every image and step, and the empty caption one time in ten for
 classifier-free guidance. An encoder that has read stays as it is while the U-Net learns to use it,
-and then learns on with it; one that has not, and one that comes with its U-Net from another model,
-learns with it from the start.
+and then learns on with it; one that has not, and one that had read when its model was started
+from, learns with it from the start.
 
 Of the images with captions to tell apart (`diffzero scenes`), some of a batch are also given a
 false one at the same noise. With e the squared error summed over the D dimensions, half of it the
@@ -35,10 +35,12 @@ with one that had read for 6 minutes, both from the same U-Net.
 Why the encoder first stays as it has read: learning on with a U-Net that did not use the order of
 words yet, it unlearned it. After 1,235 steps on all data the states of captions that differ in
 "above" and "below" alone lay 0.2 to 1.2 apart, where reading had put them 3 apart, and the U-Net's
-errors under the two were the same. Why it then learns on: reading shows images of 8 pixels, where
-shapes are hard to see. Kept for 2,283 steps it let `tiny-sd` name 72.0 % [62.5, 79.9] of 100
-things in unseen combinations; 945 steps of learning on, with new scenes of the same kinds, made
-that 98.3 % [94.1, 99.5] of 120 others, and left relations at 100.0 % [96.9, 100.0] of 120.
+errors under the two were the same. Why it then learns on: kept for 2,283 steps it let `tiny-sd`
+name 72.0 % [62.5, 79.9] of 100 things in unseen combinations; 945 steps of learning on, with new
+scenes of the same kinds, made that 98.3 % [94.1, 99.5] of 120 others, and left relations at
+100.0 % [96.9, 100.0] of 120. (Likely because reading shows images of 8 pixels, where shapes are
+hard to see; more steps and scenes were not told apart from it.) `tiny-sd` went through these
+stages in several runs, each from the last one's weights; in one run from nothing they are untried.
 
 References:
     Krojer et al., Are Diffusion Models Vision-And-Language Reasoners?, 2023 (hard negatives).
@@ -79,8 +81,8 @@ class Preset:
     Attributes:
         vae: Channels of the autoencoder's levels; three levels make 8x8 latents.
         unet: Channels of the U-Net's levels.
-        vae_batch: Images a step of the first stage.
-        batch: Images a step of the second.
+        vae_batch: Images a step of the autoencoder.
+        batch: Images a step of the U-Net.
         fast: bfloat16 autocast and torch.compile.
     """
 
@@ -202,12 +204,12 @@ def train(
         sources: Data sets, see `data.load`. Batches draw from each in equal parts, except that
             the digits get a fifth of what the others get.
         out: Folder of the pipeline; progress is kept in `out/.train`.
-        minutes: Budget of both stages together.
+        minutes: Budget of all stages together.
         device: `cpu` or `cuda`.
         seed: Of initial weights and batches.
         preset: A name in `PRESETS`; the one made for the device if None.
         init: Card name or folder of a model of this recipe and preset to start from; words that
-            it knows keep their embeddings.
+            it knows keep their embeddings, and an encoder that has read does not read again.
         log: Called with lines of progress.
 
     Raises:
@@ -218,9 +220,12 @@ def train(
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
     tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
     nets = components(tokens, size)
-    scale = None
+    scale, text = None, nets["text_encoder"]
+    config: Any = text.config
     if init is not None:
-        scale = start_from(nets, init, tokens).vae.config.scaling_factor
+        old = start_from(nets, init, tokens)
+        scale = old.vae.config.scaling_factor
+        config.has_read = getattr(old.text_encoder.config, "has_read", False)
     nets = {k: m.to(device) for k, m in nets.items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
 
@@ -228,20 +233,25 @@ def train(
     vae.to(memory_format=torch.channels_last)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     weights = data.mix(sets)
-    rest = minutes
+    states, rest = out / ".train", minutes
+
+    def budget(share: float, *later: str) -> float:
+        """Minutes of a stage: none when a later one has begun, which would be undone."""
+        return 0 if any((states / f"{name}.pt").exists() for name in later) else share * minutes
+
     if init is None:  # else the U-Net knows the latents of the autoencoder that it has
         vae_loss = _vae_loss(vae, pixels, weights, device, size)
-        loop.fit(vae, vae_loss, out / ".train" / "vae.pt", minutes * VAE_SHARE, seed=seed, log=log)
-        rest -= minutes * VAE_SHARE
+        most = budget(VAE_SHARE, "text", "kept", "unet")
+        result = loop.fit(vae, vae_loss, states / "vae.pt", most, seed=seed, log=log)
+        rest -= result["seconds"] / 60
     vae.requires_grad_(False)
     captions = data.Captions(sets, tokens)
-    text = nets["text_encoder"]
-    read = None  # a model that starts from another has read what that one has
-    if init is None:
-        read = reading.Reading.of(text, pixels, sets, captions, tokens.eos_token_id)
-    if read is not None:
-        read.fit(out / ".train" / "text.pt", minutes * READ_SHARE, seed, log)
-        rest -= minutes * READ_SHARE
+    most = budget(READ_SHARE, "kept", "unet")
+    spent = reading.read(
+        text, pixels, sets, captions, tokens.eos_token_id, states / "text.pt", most,
+        seed=seed, log=log,
+    )  # fmt: skip
+    rest -= spent
     latents = [
         _latents(vae, p, s.name == "digits", device, seed)
         for p, s in zip(pixels, sets, strict=False)
@@ -256,13 +266,14 @@ def train(
     unet: Any = nets["unet"]
     unet.to(memory_format=torch.channels_last)
     loss = _denoising_loss(denoiser, latents, sets, captions, scale, device, size)
-    fit = partial(loop.fit, denoiser, loss, seed=seed, log=log, ema_decay=0.9995)
-    if read is not None:  # what the U-Net does not use yet would be unlearned
+    fit = partial(loop.fit, denoiser, loss, log=log, ema_decay=0.9995)
+    if spent:  # what the U-Net does not use yet would be unlearned
         text.requires_grad_(False)
-        fit(out / ".train" / "kept.pt", minutes * KEPT_SHARE)
+        result = fit(states / "kept.pt", budget(KEPT_SHARE, "unet"), seed=seed)
         text.requires_grad_(True)
-        rest -= minutes * KEPT_SHARE
-    result = fit(out / ".train" / "unet.pt", rest)
+        rest -= result["seconds"] / 60
+        seed += 1  # not the same batches again
+    result = fit(states / "unet.pt", rest, seed=seed)
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     save(nets, tokens, out)
 
