@@ -59,6 +59,9 @@ def test_bad_options(options, names, message):
 def test_reference_images_set_each_class_its_unit(tmp_path):
     backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(-10, 8), n=8)
     plain = dz.LatentKNN(backbone, steps=9).fit(NAMES)
+    unfitted = dz.LatentKNN(backbone, steps=9)
+    given = unfitted.scores(pixels, candidates=[NAMES] * len(pixels)).logits
+    assert np.allclose(given, plain.scores(pixels).logits)
     units = plain.scores(pixels[:5]).logits.mean(0)
     own = dz.LatentKNN(backbone, steps=9, reference=pixels[:5]).fit(NAMES)
     assert np.allclose(own.units_, units)

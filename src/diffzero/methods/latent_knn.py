@@ -185,8 +185,9 @@ class LatentKNN(RowMethod):
 
     def _combine(self, values: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         d = self._distances(values)
-        if self.units_ is not None:
-            d = d / self.units_
+        units = getattr(self, "units_", None)  # without `fit`, candidates of each image's own
+        if units is not None:
+            d = d / units
         return d if self.pick == "outlier" else -d, {}
 
 
