@@ -139,6 +139,10 @@ def test_candidates_give_every_image_its_own_words(sd, photos):
     assert np.allclose(own.logits[1], dense[1], rtol=1e-5)
     labels = clf.predict(photos[:2], candidates=[["dog", "cat"], ["cat", "dog", "fox"]])
     assert labels[0] in ("dog", "cat")
+    with pytest.raises(dz.InputError, match="one list of labels an image"):
+        clf.scores(photos[:2], candidates=["cat", "dog"])
+    with pytest.raises(dz.InputError, match="Candidates of image 1: Only one label given"):
+        clf.scores(photos[:2], candidates=[["cat", "dog"], ["cat"]])
     with pytest.raises(dz.InputError, match="got 1 lists for 2 images"):
         clf.scores(photos[:2], candidates=[["cat", "dog"]])
 

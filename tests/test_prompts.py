@@ -54,6 +54,12 @@ def test_words_outside_a_bundled_vocabulary_warn(sd, monkeypatch):
         dz.ELBO(sd, draws=1).fit(["cat", "zebra"])
 
 
+def test_two_articles_in_a_row_warn(sd):
+    with pytest.warns(UserWarning, match="another from the template 'a photo of a {}'"):
+        check_readable(sd, ["a cat", "the dog"], ["a photo of a {}"])
+    check_readable(sd, ["a cat", "the dog"], ["{}"])
+
+
 def test_label_longer_than_the_window(sd):
     with pytest.raises(dz.InputError, match="reads at most 14 tokens"):
         dz.ELBO(sd, draws=1).fit(["cat", "dog " * 40])

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +67,19 @@ def test_known_words_are_one_token_and_unknown_ones_are_spelled(tmp_path):
     assert len(tokens.tokenize("zebra")) > 1
     assert tokens("zebra").input_ids != tokens("zebru").input_ids
     assert tokens.model_max_length == 16
+    again = tokenizer.build(["ankle boot"], tmp_path, 16)  # has every word: it stays as it is
+    assert again.get_vocab() == tokens.get_vocab()
+    other = tokenizer.build(["zebra stripe"], tmp_path, 16)
+    assert len(other.tokenize("zebra stripe")) == 2 and len(other.tokenize("sneaker")) > 1
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_some_images_are_held_out_of_few(n):
+    labelled = data.Labelled("few", np.zeros((n, 8, 8, 3), np.uint8), np.arange(n), ["a"], [["a"]])
+    used, held = stable_diffusion.held_out(labelled)
+    assert [*used.labels, *held.labels] == list(range(n)) and len(held.labels) == max(1, n // 10)
+    with pytest.raises(dz.InputError, match="few has 1 training image; a recipe needs at least 2"):
+        stable_diffusion.held_out(labelled.subset(slice(0, 1)))
 
 
 class Line(nn.Module):
@@ -281,7 +295,11 @@ def test_what_has_read_does_not_read_again(scenes, trained, tmp_path):
     source, silent = scenes[0], {"log": lambda line: None}
     stable_diffusion.train([source], tmp_path / "sd", 0.02, init=str(scenes[1]), **silent)
     assert files(tmp_path / "sd") == ["unet.pt"]
-    clip.train([source], tmp_path / "one", 0.05, init=str(trained / "clip"), **silent)
+    shutil.copytree(trained / "clip", tmp_path / "digits", dirs_exist_ok=True)
+    card = "family: clip\ntemplate: a photo of a {}\nvocabulary: [zero, digit]\n"
+    (tmp_path / "digits" / "card.yaml").write_text(card)
+    with pytest.warns(UserWarning, match="knows 2 words .* not kept: digit, zero"):
+        clip.train([source], tmp_path / "one", 0.05, init=str(tmp_path / "digits"), **silent)
     assert files(tmp_path / "one") == ["clip.pt", "text.pt"]  # that one knew names alone
     clip.train([source], tmp_path / "two", 0.05, init=str(tmp_path / "one"), **silent)
     assert files(tmp_path / "two") == ["clip.pt"]

@@ -186,7 +186,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if candidates is None:
             self._check_fitted()
             return loaded, None
-        labels = [check_labels(c) for c in candidates]
+        labels = _each(candidates)
         if len(labels) != len(loaded):
             raise InputError(
                 f"candidates holds one list an image; got {len(labels)} lists for "
@@ -268,3 +268,19 @@ def unique_prompts(groups: Iterable[list[str]]) -> tuple[list[str], list[np.ndar
     table: dict[str, int] = {}
     rows = [np.array([table.setdefault(p, len(table)) for p in group]) for group in groups]
     return list(table), rows
+
+
+def _each(candidates: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The labels of every image, checked."""
+    if isinstance(candidates, str) or any(isinstance(own, str) for own in candidates):
+        raise InputError(
+            "candidates holds one list of labels an image, such as [['cat', 'dog'], ['cat', "
+            f"'fox']] for two; got {candidates!r}."
+        )
+    labels = []
+    for position, own in enumerate(candidates):
+        try:
+            labels.append(check_labels(own))
+        except InputError as error:
+            raise InputError(f"Candidates of image {position}: {error}") from None
+    return labels

@@ -139,7 +139,10 @@ def train(
         list[str] | None,
         typer.Option(help="NAME=SOURCE: a folder of Parquet files, an ImageFolder, a hub id."),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Budget; the learning rate fits it.")] = 60.0,
+    minutes: Annotated[
+        float,
+        typer.Option(help="Budget in all, resumed time included; the learning rate fits it."),
+    ] = 60.0,
     digits: Annotated[
         bool, typer.Option(help="Add scikit-learn's digits to the data of text models.")
     ] = True,
@@ -149,7 +152,7 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="A card or folder of the same recipe to start from.")
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Of initial weights and batches.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Train a bundled model from its data, within a time budget."""

@@ -84,7 +84,8 @@ def check_readable(reader: Reader, labels: Sequence[str], templates: Sequence[st
         InputError: two labels become the same tokens.
 
     Warns:
-        UserWarning: a bundled model meets words that it was not trained with.
+        UserWarning: a bundled model meets words that it was not trained with, or template and
+            labels both bring an article.
     """
     seen: dict[Any, str] = {}
     for label, signature in zip(
@@ -96,6 +97,14 @@ def check_readable(reader: Reader, labels: Sequence[str], templates: Sequence[st
                 f"{reader.name} reads the labels {other!r} and {label!r} as the same tokens. "
                 "Reword one of them."
             )
+    if any(_ARTICLE.match(label) for label in labels):
+        twice = [one for one in templates if _BEFORE_LABEL.search(one)]
+        if twice:
+            warnings.warn(
+                f"Labels that begin with an article get another from the template {twice[0]!r}; "
+                "for whole captions give the template '{}'.",
+                stacklevel=2,
+            )
     unknown = sorted({w for label in labels for w in _unknown_words(reader, label)})
     if unknown:
         warnings.warn(
@@ -103,6 +112,10 @@ def check_readable(reader: Reader, labels: Sequence[str], templates: Sequence[st
             "them are guesses. It knows the words of its model card.",
             stacklevel=2,
         )
+
+
+_ARTICLE = re.compile(r"(a|an|the)\s", re.IGNORECASE)
+_BEFORE_LABEL = re.compile(r"\b(a|an|the)\s+\{\}", re.IGNORECASE)
 
 
 def _unknown_words(reader: Reader, label: str) -> list[str]:

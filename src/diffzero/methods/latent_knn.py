@@ -138,7 +138,7 @@ class LatentKNN(RowMethod):
         if self.reference is not None:
             raise InputError(
                 "latent-knn with reference images compares the fitted classes; got candidates of "
-                "each image's own. Leave reference out, or fit the classes."
+                "each image's own. Leave reference or candidates out."
             )
         super()._check_candidates(labels)
 
@@ -149,7 +149,10 @@ class LatentKNN(RowMethod):
             images = self.reference
             if isinstance(images, str | Path) and Path(images).is_dir():
                 images = image_files(images)
-            loaded = self._load(images)
+            try:
+                loaded = self._load(images)
+            except InputError as error:
+                raise InputError(f"reference: {error}") from None
             self.reference_digest_ = digest(loaded)
             seen = [self._distances(z) for z in self.latents(loaded)]
             self.units_ = np.maximum(np.mean(seen, axis=0), np.finfo(float).tiny)

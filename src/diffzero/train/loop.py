@@ -114,6 +114,8 @@ def fit(
         ema.shadow, ema.n = state["ema"], state["ema_n"]
         generator.set_state(state["generator"])
         step, elapsed, smooth = state["step"], state["elapsed"], state["smooth"]
+        if minutes:
+            log(f"{state_path.stem} resumed at step {step}, {elapsed / 60:.1f} of {minutes:g} min")
 
     def save() -> None:
         state_path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -122,9 +123,19 @@ def preset_for(device: str, preset: str | None) -> Preset:
 
 
 def held_out(labelled: data.Labelled) -> tuple[data.Labelled, data.Labelled]:
-    """Split a training set into (trained on, held out): the last 2,000 images, or 137 digits."""
-    n = HELD_OUT.get(labelled.name, min(2000, len(labelled.labels) // 10))
-    return labelled.subset(slice(0, -n)), labelled.subset(slice(-n, None))
+    """Split a training set into (trained on, held out): the last tenth, 2,000 at most; 137 digits.
+
+    Raises:
+        InputError: fewer than two images.
+    """
+    n = len(labelled.labels)
+    if n < 2:
+        raise InputError(
+            f"{labelled.name} has {n} training image{'s' * (n != 1)}; a recipe needs at least 2, "
+            "since it holds some out."
+        )
+    cut = n - HELD_OUT.get(labelled.name, min(2000, max(1, n // 10)))
+    return labelled.subset(slice(0, cut)), labelled.subset(slice(cut, None))
 
 
 def components(tokens: Any, preset: Preset = PRESETS["cpu"]) -> dict[str, nn.Module]:
@@ -292,6 +303,9 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any
 
     Raises:
         InputError: weights that do not fit.
+
+    Warns:
+        UserWarning: words that the other knows are not tokens of this one.
     """
     from ..loading import load
 
@@ -300,6 +314,8 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any
         words = tokens.get_vocab() if tokens else {}
         known = old.tokenizer.get_vocab() if tokens else {}
         both = [word for word in words if word in known]
+        own = getattr(old, "vocabulary", None) or () if tokens else ()
+        lost = sorted(word for word in own if len(tokens.tokenize(word)) > 1)
         here, there = [words[w] for w in both], [known[w] for w in both]
         for name, net in nets.items():
             state = getattr(old, name).state_dict()
@@ -309,6 +325,12 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any
                     rows[here] = state[key][there]
                     state[key] = rows
             net.load_state_dict(state)
+        if lost:
+            warnings.warn(
+                f"{init} knows {len(lost)} words that these captions do not have; they are not "
+                f"kept: {', '.join(lost)}.",
+                stacklevel=2,
+            )
     except (AttributeError, KeyError, RuntimeError) as error:
         raise InputError(
             f"{init}: its weights do not fit this recipe's networks. Start from a model of the "

@@ -14,6 +14,8 @@ from typing import Any
 def build(captions: list[str], folder: Path, max_length: int) -> Any:
     """Learn merges from `captions`, save the tokenizer under `folder`, and return it.
 
+    One that is there and has every word of the captions is returned as it is.
+
     Args:
         captions: The training captions.
         folder: Where `vocab.json` and `merges.txt` go.
@@ -22,6 +24,14 @@ def build(captions: list[str], folder: Path, max_length: int) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
+    # CLIP splits at spaces before it merges, so the merges are learned on single words.
+    words = sorted({w for c in captions for w in split_words(c)})
+    saved = folder / "tokenizer.json"
+    if saved.exists():  # merges differ from one learning to the next, and weights know the first
+        clip = CLIPTokenizer.from_pretrained(folder, model_max_length=max_length)
+        if all(len(clip.tokenize(word)) == 1 for word in words):
+            return clip
+        saved.unlink()  # it would win over the new words
     start, end, suffix = "<|startoftext|>", "<|endoftext|>", "</w>"
     tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix=suffix))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -33,8 +43,6 @@ def build(captions: list[str], folder: Path, max_length: int) -> Any:
         end_of_word_suffix=suffix,
         show_progress=False,
     )
-    # CLIP splits at spaces before it merges, so the merges are learned on single words.
-    words = sorted({w for c in captions for w in split_words(c)})
     tokenizer.train_from_iterator(words, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
