@@ -215,7 +215,9 @@ def reproduce(
     if name is None:
         print_table(["experiment", "what"], list(EXPERIMENTS.items()))
         return
-    data_given, data = data is not None, "digits=digits" if data is None else data
+    if name in ON_SCENES and data is not None:
+        raise InputError(f"{name} makes its own images; leave --data out.")
+    data = "digits=digits" if data is None else data
     if name == "all":
         from .experiments.everything import Everything
 
@@ -223,8 +225,6 @@ def reproduce(
         return
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
-    if name in ON_SCENES and data_given:
-        raise InputError(f"{name} makes its own images; leave --data out.")
     setting = make_setting(
         name, model or default_model(name), data, out=out, limit=limit, seed=seed, device=device,
         clip=clip, enlarge=enlarge,

@@ -6,6 +6,7 @@ noise of an image (see `noise.py`), and with it every score, depends on the pixe
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -81,6 +82,14 @@ def image_files(folder: str | Path) -> list[Path]:
     if not found:
         raise InputError(f"{folder}: no image files in this folder.")
     return found
+
+
+def digest(images: Iterable[np.ndarray]) -> str:
+    """Of the pixels: the same name may come to hold other images."""
+    found = hashlib.blake2b(digest_size=8)
+    for image in images:
+        found.update(repr(image.shape).encode() + image.tobytes())
+    return found.hexdigest()
 
 
 def split_images(sources: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..methods.latent_knn import digest
+from ..images import digest
 from ..train.ddpm_card import DENOISE, Line, best_denoise, measure_all
 from ..train.stable_diffusion import held_out
 from . import Setting, figure, write
@@ -23,9 +23,10 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy, evaluations and seconds of each method."""
     held = held_out(setting.train)[1].subset(slice(0, HELD))
     kept = keep(setting, path.with_suffix(".partial"), setting.model)
+    chosen_on = {"held out": digest(held.images), "among": DENOISE}
 
     def once(name: str, make: Callable[[], Any]) -> Any:
-        return kept.get(name, {"held out": digest(list(held.images)), "among": DENOISE}, make)
+        return kept.get(name, chosen_on, make)
 
     chosen = once(
         "settings of noise-denoise", lambda: best_denoise(setting.model, held, lambda line: None)

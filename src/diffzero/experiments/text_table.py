@@ -6,7 +6,6 @@ Settings were chosen on images held out of training, see `docs/how-to-choose-a-m
 from __future__ import annotations
 
 import time
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from ..classifier import Scores
 from ..evaluate.memory import peak_memory
 from ..evaluate.metrics import percent, wilson
+from ..images import digest
 from ..methods import make
 from . import Kept, Setting, figure, fingerprint, write
 
@@ -75,9 +75,8 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
 
 def keep(setting: Setting, path: Path, *models: Any) -> Kept:
     """Where lines are kept that were measured with these models on the setting's images."""
-    images = [int(zlib.crc32(image.tobytes())) for image in setting.data.images]
-    number = zlib.crc32(repr(images).encode())
-    return Kept(path, [*map(fingerprint, models), setting.data.name, setting.seed, number])
+    images = digest(setting.data.images)
+    return Kept(path, [*map(fingerprint, models), setting.data.name, setting.seed, images])
 
 
 def lines_of(

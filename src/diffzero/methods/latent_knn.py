@@ -29,7 +29,6 @@ References:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +37,7 @@ import numpy as np
 
 from ..classifier import Progress
 from ..errors import InputError
-from ..images import image_files
+from ..images import digest, image_files
 from ..ode import flow, log_grid, s_range
 from .common import RowMethod, Rows
 
@@ -192,14 +191,6 @@ class LatentKNN(RowMethod):
         if units is not None:
             d = d / units
         return d if self.pick == "outlier" else -d, {}
-
-
-def digest(images: list[np.ndarray]) -> str:
-    """Of the pixels: the same name may come to hold other images."""
-    found = hashlib.blake2b(digest_size=8)
-    for image in images:
-        found.update(repr(image.shape).encode() + image.tobytes())
-    return found.hexdigest()
 
 
 def neighbour_logits(latents: np.ndarray, k: int, pick: str, reduce: str) -> np.ndarray:
