@@ -18,6 +18,7 @@ from diffzero.methods import make
 
 GOLDEN = Path(__file__).parent / "golden" / "logits.json"
 TEXT = ["handwritten digit zero", "sneaker", "red circle", "ankle boot"]
+DIGITS = [f"handwritten digit {n}" for n in ("zero", "one", "two", "three")]
 ROWS = {
     "elbo": {"draws": 4},
     "likelihood": {"steps": 3},
@@ -31,10 +32,7 @@ TEXT_ROWS = ROWS | {
     "textual-inversion": {"steps": 3, "draws": 2, "augmentations": 3},
 }
 MODELS = {
-    "digits-ddpm": (
-        [f"handwritten digit {n}" for n in ("zero", "one", "two", "three")],
-        ROWS | {"weighted": TEXT_ROWS["weighted"]},
-    ),
+    "digits-ddpm": (DIGITS, ROWS | {"weighted": TEXT_ROWS["weighted"]}),
     "cifar10-ddpm": (["airplane", "cat", "frog", "truck"], ROWS),
     "tiny-sd": (TEXT, TEXT_ROWS),
     "tiny-if": (TEXT, TEXT_ROWS),
