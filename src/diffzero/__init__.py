@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "loading",
-    "cards": "loading",
-    "Card": "loading",
+    "load": "models.load",
+    "cards": "models.cards",
+    "Card": "models.cards",
     "pipeline": "pipelines",
     "load_image": "images",
     "Likelihood": "methods.likelihood",
@@ -32,15 +32,15 @@ _HOME = {
     "HandOver": "methods.compose",
     "Classifier": "classifier",
     "Scores": "classifier",
-    "Backbone": "backbone",
-    "TextBackbone": "backbone",
-    "Condition": "backbone",
-    "Prediction": "backbone",
-    "MixtureBackbone": "backbones.analytic",
-    "DDPM": "backbones.ddpm",
-    "DeepFloyd": "backbones.deepfloyd",
-    "StableDiffusion": "backbones.stable_diffusion",
-    "ClipBackbone": "backbones.clip",
+    "Backbone": "models.backbone",
+    "Codec": "models.codec",
+    "Conditioner": "models.conditioner",
+    "Condition": "models.conditioner",
+    "Denoiser": "models.denoiser",
+    "Guided": "models.denoiser",
+    "Prediction": "models.denoiser",
+    "MixtureBackbone": "models.mixture",
+    "ClipBackbone": "models.clip",
     "Schedule": "schedule",
     "DiscreteSchedule": "schedule",
     "LogSNRLinearSchedule": "schedule",
@@ -51,16 +51,9 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from .backbone import Backbone, Condition, Prediction, TextBackbone
-    from .backbones.analytic import MixtureBackbone
-    from .backbones.clip import ClipBackbone
-    from .backbones.ddpm import DDPM
-    from .backbones.deepfloyd import DeepFloyd
-    from .backbones.stable_diffusion import StableDiffusion
     from .classifier import Classifier, Scores
     from .errors import DiffzeroError, InputError
     from .images import load_image
-    from .loading import Card, cards, load
     from .methods.clip import CLIP
     from .methods.compose import Blend, HandOver, Shortlist
     from .methods.cross_attention import CrossAttention
@@ -70,6 +63,14 @@ if TYPE_CHECKING:
     from .methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote
     from .methods.textual_inversion import TextualInversion
     from .methods.weighted import Weighted
+    from .models.backbone import Backbone
+    from .models.cards import Card, cards
+    from .models.clip import ClipBackbone
+    from .models.codec import Codec
+    from .models.conditioner import Condition, Conditioner
+    from .models.denoiser import Denoiser, Guided, Prediction
+    from .models.load import load
+    from .models.mixture import MixtureBackbone
     from .pipelines import pipeline
     from .schedule import (
         DiscreteSchedule,

@@ -10,17 +10,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from threading import RLock
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import NotFittedError
 
-from .errors import InputError
+from .errors import InputError, NotFinite
 from .images import load_image, split_images
+from .options import NOTHING, PRIORS, SEED, check_options, interval, number, option, whole
 from .prompts import check_labels
+from .temperature import fitted_temperature
 
 Progress = Callable[[int], None]
+COMMON = ("backbone", "temperature", "priors", "seed", "batch_size", "value_range")
+_LOCK = RLock()
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Scores:
     Attributes:
         logits: float64 `[b, k]`, columns in the order of `classes_` or of an image's own
             candidates; rows with fewer candidates end in minus infinity.
-        evals: Network evaluations of each image, int64 `[b]`.
+        evals: Network evaluations of each image, as counted, int64 `[b]`.
         vjps: Vector-Jacobian products of each image, int64 `[b]`, of methods that take any.
         details: What else the method knows, `[b, k]` each, such as standard errors.
     """
@@ -41,31 +47,34 @@ class Scores:
     details: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Classifier(ClassifierMixin, BaseEstimator):
-    """Base of all methods.
+    """Base of all methods: a dataclass whose fields are its arguments, checked by `fit`.
 
-    Every subclass takes, beside its own arguments, `backbone`, `temperature`, `priors`, `seed`,
-    `batch_size` and `value_range`:
+    Every subclass takes, beside its own arguments, a model as its first and these:
+
+    Args:
+        temperature: Divides the logits. If None, the one fitted for this model, method and
+            settings when its card has one, otherwise 1.
+        priors: Probability of each class, by name or in order; equal if None.
+        seed: Of the noise that belongs to each image.
+        batch_size: Rows per network call; the model's own number if None.
+        value_range: What black and white are in float images, such as `(0, 1)`.
 
     Attributes:
-        backbone: What `diffzero.load` returns, or what it takes.
-        temperature: Divides the logits. If None, the one fitted for this model, method and number
-            of draws when its card has one, otherwise 1.
-        priors: Probability of each class, by name or in order; equal if None.
-        seed: Of the images' noise.
-        batch_size: Rows a network call; the backbone's own number if None.
-        value_range: What black and white are in float images, such as `(0, 1)`.
         classes_: Class labels, after `fit`; the order of the columns.
     """
 
-    method: str
+    method: ClassVar[str]
+    needs: ClassVar[str] = "a diffusion model"
+    cost: ClassVar[str]
+    draw_arguments: ClassVar[tuple[str, ...]] = ()
 
-    backbone: Any
-    temperature: float | None
-    priors: Mapping[str, float] | Sequence[float] | None
-    seed: int
-    batch_size: int | None
-    value_range: tuple[float, float] | None
+    temperature: float | None = option(None, number(0, above=True) | NOTHING)
+    priors: Mapping[str, float] | Sequence[float] | None = option(None, PRIORS)
+    seed: int = option(0, SEED)
+    batch_size: int | None = option(None, whole(1, 2**20) | NOTHING)
+    value_range: tuple[float, float] | None = option(None, interval() | NOTHING)
 
     # -- what a method provides ------------------------------------------------------------
 
@@ -84,11 +93,28 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     @abstractmethod
     def count_evals(self, n_labels: int) -> int:
-        """Network evaluations an image, as the method's docstring predicts them."""
+        """An upper bound of network evaluations per image, for estimates before the work."""
 
     def _fitted_temperature(self) -> float | None:
         """The card's temperature for the present settings, if it has one."""
-        return None
+        backbone = getattr(self, "backbone_", None)
+        if backbone is None:
+            return None
+        return fitted_temperature(
+            backbone.temperatures, self.method, self.settings(), self._draws_in_use()
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that a logit depends on, but for the number of draws."""
+        return {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name not in COMMON and name not in self.draw_arguments
+        }
+
+    def _draws_in_use(self) -> int:
+        """The number of draws that a temperature belongs to."""
+        return int(np.prod([getattr(self, name) for name in self.draw_arguments], dtype=int))
 
     # -- scikit-learn ----------------------------------------------------------------------
 
@@ -111,7 +137,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         names = check_labels(values)
         self.classes_ = np.asarray(values if y is not None else names)
         self.names_ = names
-        self._prepare()
+        self._ready()
         self.log_priors_ = self._log_priors(names)
         return self
 
@@ -132,7 +158,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             InputError: an unreadable image, named by its position; candidates that do not match.
         """
         loaded, labels = self._inputs(images, candidates)
-        return self._score(loaded, labels, progress)
+        return self._finite(self._score(loaded, labels, progress))
 
     def predict_proba(
         self, X: Any, candidates: Sequence[Sequence[str]] | None = None
@@ -165,6 +191,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
             return float(self.temperature)
         return self._fitted_temperature() or 1.0
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether probabilities are calibrated: a temperature was given or fitted."""
+        return self.temperature is not None or self._fitted_temperature() is not None
+
     def __sklearn_clone__(self) -> Self:
         """A copy with the same arguments that shares the backbone's weights."""
         own = self.get_params(deep=False)
@@ -179,9 +210,36 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     # -- shared checks ---------------------------------------------------------------------
 
+    def _ready(self) -> None:
+        """Prepare, and remember the arguments that this was done with."""
+        check_options(self, self.method)
+        self._prepare()
+        self._prepared_with = self.get_params(deep=True)
+
+    def _refresh(self) -> None:
+        """Arguments that were changed after `fit` take effect: what belongs to them is anew."""
+        with _LOCK:
+            if not _same(self._prepared_with, self.get_params(deep=True)):
+                self._ready()
+                if hasattr(self, "names_"):
+                    self.log_priors_ = self._log_priors(self.names_)
+
+    def _finite(self, scores: Scores) -> Scores:
+        """The scores, if every logit of a class is a number.
+
+        Raises:
+            NotFinite: naming the images and the likeliest cause.
+        """
+        bad = np.flatnonzero(~np.isfinite(scores.logits).any(1) | _odd(scores.logits))
+        if len(bad):
+            raise NotFinite(self.backbone_, [int(i) for i in bad])
+        return scores
+
     def _inputs(
         self, images: Any, candidates: Sequence[Sequence[str]] | None
     ) -> tuple[list[np.ndarray], list[list[str]] | None]:
+        if hasattr(self, "_prepared_with"):
+            self._refresh()
         loaded = self._load(images)
         if candidates is None:
             self._check_fitted()
@@ -189,16 +247,16 @@ class Classifier(ClassifierMixin, BaseEstimator):
         labels = _each(candidates)
         if len(labels) != len(loaded):
             raise InputError(
-                f"candidates holds one list an image; got {len(labels)} lists for "
+                f"candidates holds one list per image; got {len(labels)} lists for "
                 f"{len(loaded)} images."
             )
-        if not hasattr(self, "classes_"):
-            self._prepare()
+        if not hasattr(self, "_prepared_with"):
+            self._ready()
         return loaded, labels
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
-            raise InputError(
+            raise Unfitted(
                 f"{type(self).__name__} has no classes yet. Call fit(['cat', 'dog']) first."
             )
 
@@ -213,26 +271,6 @@ class Classifier(ClassifierMixin, BaseEstimator):
             raise InputError("No images were given.")
         return loaded
 
-    def _check_common(self) -> None:
-        if self.temperature is not None and not self.temperature > 0:
-            raise InputError(f"temperature must be positive; got {self.temperature}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1; got {self.batch_size}.")
-
-    def _check_choices(self, **allowed: Sequence[str]) -> None:
-        """Refuse an argument that is none of the words it may be."""
-        for name, words in allowed.items():
-            if getattr(self, name) not in words:
-                raise InputError(
-                    f"{name} must be one of {', '.join(words)}; got {getattr(self, name)!r}."
-                )
-
-    def _check_at_least_one(self, *names: str) -> None:
-        """Refuse counts below 1."""
-        for name in names:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}.")
-
     def _log_priors(self, names: list[str]) -> np.ndarray:
         if self.priors is None:
             return np.zeros(len(names))
@@ -243,24 +281,35 @@ class Classifier(ClassifierMixin, BaseEstimator):
             values = np.array([self.priors[n] for n in names], dtype=float)
         else:
             values = np.array(list(self.priors), dtype=float)
-        if len(values) != len(names) or not (values > 0).all():
+        if values.shape != (len(names),) or not (np.isfinite(values) & (values > 0)).all():
             raise InputError(
-                f"priors are one positive number a class; got {list(values)} for {len(names)} "
-                "classes."
+                f"priors are one positive number per class; got {values.tolist()!r:.80} for "
+                f"{len(names)} classes."
             )
         return np.log(values / values.sum())
 
 
-def resolve(backbone: Any) -> Any:
-    """A loaded model: `backbone` itself, or what `diffzero.load` makes of a name or pipeline."""
-    from .backbone import Backbone
-    from .backbones.clip import ClipBackbone
+class Unfitted(InputError, NotFittedError):
+    """A classifier was used before `fit`."""
 
-    if isinstance(backbone, Backbone | ClipBackbone):
-        return backbone
-    from .loading import load
 
-    return load(backbone)
+def resolve(model: Any) -> Any:
+    """A loaded model: `model` itself, or what `diffzero.load` makes of a name or pipeline."""
+    from .models.load import load
+
+    return load(model)
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two sets of arguments are alike; arrays are compared by what they hold."""
+    return a.keys() == b.keys() and all(
+        a[k] is b[k] or (type(a[k]) is type(b[k]) and bool(np.all(a[k] == b[k]))) for k in a
+    )
+
+
+def _odd(logits: np.ndarray) -> np.ndarray:
+    """Rows with NaN or plus infinity; minus infinity stands where an image has no candidate."""
+    return (np.isnan(logits) | np.isposinf(logits)).any(1)
 
 
 def unique_prompts(groups: Iterable[list[str]]) -> tuple[list[str], list[np.ndarray]]:
@@ -274,7 +323,7 @@ def _each(candidates: Sequence[Sequence[str]]) -> list[list[str]]:
     """The labels of every image, checked."""
     if isinstance(candidates, str) or any(isinstance(own, str) for own in candidates):
         raise InputError(
-            "candidates holds one list of labels an image, such as [['cat', 'dog'], ['cat', "
+            "candidates holds one list of labels per image, such as [['cat', 'dog'], ['cat', "
             f"'fox']] for two; got {candidates!r}."
         )
     labels = []

@@ -1,7 +1,9 @@
-"""The two ways a call can fail, told apart because the command line exits differently.
+"""The ways a call can fail, told apart because the command line exits differently.
 
 A message says what was wrong, what was given, and what to do about it.
 """
+
+from typing import Any
 
 
 class DiffzeroError(Exception):
@@ -10,3 +12,30 @@ class DiffzeroError(Exception):
 
 class InputError(DiffzeroError, ValueError):
     """The caller gave something that cannot be used; the command line exits with 2."""
+
+
+class NotFinite(InputError):
+    """A network answered NaN or infinity, which is no score.
+
+    Args:
+        model: The model; its weights are looked through for the cause.
+        positions: Of the images, among those given.
+    """
+
+    def __init__(self, model: Any, positions: list[int]) -> None:
+        self.positions = positions
+        shown = ", ".join(map(str, positions[:5])) + (", ..." if len(positions) > 5 else "")
+        super().__init__(
+            f"{model.name} answered NaN or infinity for {len(positions)} of the images (position "
+            f"{shown}): {_cause(model)}"
+        )
+
+
+def _cause(model: Any) -> str:
+    for part, network in model.networks().items():
+        for name, tensor in network.named_parameters():
+            if not bool(tensor.isfinite().all()):
+                return f"its {part} is damaged ({name} holds NaN or infinity); fetch it again."
+    if "float16" in str(model.dtype):
+        return "half precision overflows in it; load it with dtype='float32' or 'bfloat16'."
+    return "its weights are finite, so it diverges on this input; the model may be damaged."

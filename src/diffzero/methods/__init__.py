@@ -1,13 +1,14 @@
-"""One file a method; each class docstring gives the formula, what a logit means and the cost."""
+"""One file per method: the module gives the formula, the class what a logit means, its attributes
+cost and needs."""
 
 from __future__ import annotations
 
-import inspect
+from dataclasses import fields
 from importlib import import_module
-from numbers import Real
 from typing import Any
 
 from ..errors import InputError
+from ..options import check_options
 
 METHODS = {
     "likelihood": ("likelihood", "Likelihood"),
@@ -22,7 +23,7 @@ METHODS = {
 }
 
 
-def method_class(name: str) -> type:
+def method_class(name: str) -> Any:
     """The classifier class of a method's name.
 
     Raises:
@@ -41,31 +42,12 @@ def make(name: str, backbone: Any, options: dict[str, Any]) -> Any:
         InputError: an unknown method, or an argument that it does not have.
     """
     cls = method_class(name)
-    known = [p for p in inspect.signature(cls).parameters if p != "backbone"]
+    known = [f.name for f in fields(cls) if f.name != "backbone"]
     for option in options:
         if option not in known:
             raise InputError(
                 f"Method {name} has no argument {option!r}; it has {', '.join(known)}."
             )
-        _check_kind(
-            name, option, options[option], inspect.signature(cls).parameters[option].default
-        )
-    return cls(backbone, **options)
-
-
-def _check_kind(method: str, option: str, value: Any, default: Any) -> None:
-    """Refuse words where a number is wanted and numbers where a word is."""
-    for kinds, wanted in (
-        (bool, "True or False"),
-        (Real, "a number"),
-        (str, "a word"),
-        (tuple, "several numbers, such as (0.3, 0.5)"),
-    ):
-        if isinstance(default, kinds):
-            if kinds is str:  # a word may also be a model in memory
-                fits = not isinstance(value, bool | Real | tuple | list)
-            else:
-                fits = isinstance(value, (tuple, list) if kinds is tuple else kinds)
-            if not fits:
-                raise InputError(f"{option} of {method} takes {wanted}; got {value!r}.")
-            return
+    made = cls(backbone, **options)
+    check_options(made, name)
+    return made

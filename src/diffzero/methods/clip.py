@@ -1,4 +1,4 @@
-"""CLIP: the class whose caption lies nearest to the image. The rival of every other method here.
+"""CLIP: the class whose caption lies nearest to the image. The baseline of every other method.
 
     logit_c = s cos(f(x), g_c),    g_c = normalise(mean over templates of g(template(c)))
 
@@ -9,24 +9,24 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbones.clip import ClipBackbone
 from ..classifier import Classifier, Progress, Scores, resolve
 from ..errors import InputError
+from ..models.clip import ClipBackbone
+from ..options import ANYTHING, TEMPLATES, option
 from ..prompts import check_readable, check_templates, fill
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CLIP(Classifier):
     """Zero-shot CLIP with template ensembles.
-
-    Cost: one evaluation of the image encoder an image, whatever the number of classes; the
-    captions are embedded once.
 
     A logit is the cosine of image and caption times the model's learned scale.
 
@@ -36,37 +36,22 @@ class CLIP(Classifier):
         temperature: See `Classifier`.
         priors: See `Classifier`.
         seed: Unused: CLIP draws nothing. Accepted so that methods can be swapped.
-        batch_size: Images a network call; 256 if None.
+        batch_size: Images per network call; 256 if None.
         value_range: See `Classifier`.
     """
 
-    method = "clip"
+    method: ClassVar[str] = "clip"
+    needs: ClassVar[str] = "a CLIP model"
+    cost: ClassVar[str] = "1, whatever the number of classes; captions are embedded once"
 
-    def __init__(
-        self,
-        backbone: Any = "tiny-clip",
-        *,
-        template: str | Sequence[str] | None = None,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.template = template
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed
-        self.batch_size = batch_size
-        self.value_range = value_range
+    backbone: Any = option("tiny-clip", ANYTHING, positional=True)
+    template: str | Sequence[str] | None = option(None, TEMPLATES)
 
     def count_evals(self, n_labels: int) -> int:
         """One."""
         return 1
 
     def _prepare(self) -> None:
-        self._check_common()
         backbone = resolve(self.backbone)
         if not isinstance(backbone, ClipBackbone):
             raise InputError(
@@ -78,9 +63,6 @@ class CLIP(Classifier):
         if hasattr(self, "names_"):
             check_readable(backbone, self.names_, self.templates_)
             self._class_features = self._embed(self.names_)
-
-    def _fitted_temperature(self) -> float | None:
-        return self.backbone_.temperatures.get(self.method, {}).get(1)
 
     def _embed(self, labels: list[str]) -> Tensor:
         """Class features `[k, d]`: mean over templates, normalised again."""

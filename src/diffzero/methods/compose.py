@@ -1,7 +1,8 @@
 """Combinations: classifiers that hold classifiers.
 
-A cheap first stage can narrow the classes for a dear second one (`Shortlist`), several opinions
-can be averaged (`Blend`), and images that the first is sure of need no second (`HandOver`).
+A cheap first stage can narrow the classes for an expensive second one (`Shortlist`), several
+opinions can be averaged (`Blend`), and images that the first is sure of need no second
+(`HandOver`).
 
 References:
     Ge et al., Improving Zero-shot Generalization and Robustness of Multi-modal Models, 2022.
@@ -12,8 +13,9 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,12 +26,16 @@ from ..classifier import Classifier, Progress, Scores, resolve
 from ..errors import InputError
 from ..images import affine
 from ..noise import image_key, jitter
+from ..options import ANYTHING, NOTHING, SEED, WORDS, option, several, whole
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _Combination(Classifier):
     """What combinations share: members are cloned and fitted, networks are not copied."""
 
-    def _ready(self, name: str, member: Any) -> Classifier:
+    seed: int | None = option(None, SEED | NOTHING)  # type: ignore[assignment]
+
+    def _member(self, name: str, member: Any) -> Classifier:
         """A fitted copy of a member, with the combination's seed and batch size if it has any.
 
         Raises:
@@ -41,9 +47,9 @@ class _Combination(Classifier):
                 f"got {type(member).__name__}."
             )
         copy = clone(member)
-        for option in ("seed", "batch_size", "value_range"):
-            if getattr(self, option) is not None and option in copy.get_params(deep=False):
-                copy.set_params(**{option: getattr(self, option)})
+        for name in ("seed", "batch_size", "value_range"):
+            if getattr(self, name) is not None and name in copy.get_params(deep=False):
+                copy.set_params(**{name: getattr(self, name)})
         if isinstance(getattr(copy, "backbone", None), str):  # one model a name, not one a member
             models = self.__dict__.setdefault("_models", {})
             if copy.backbone not in models:
@@ -51,7 +57,7 @@ class _Combination(Classifier):
             copy.set_params(backbone=models[copy.backbone])
         if hasattr(self, "names_"):
             return copy.fit(self.names_)
-        copy._prepare()
+        copy._ready()
         return copy
 
     @abstractmethod
@@ -75,6 +81,7 @@ class _Combination(Classifier):
         return member.log_probabilities(scores, fitted=labels is None), scores
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Shortlist(_Combination):
     """The first classifier keeps its best classes, the second decides among them.
 
@@ -82,8 +89,6 @@ class Shortlist(_Combination):
 
     No class ever gets probability zero, and a pruned one never wins. Priors, the members' own and
     the combination's, count in both stages, and in what is kept.
-
-    Cost: the first's, and the second's for `keep` classes.
 
     A logit is `log p(c)`.
 
@@ -98,28 +103,13 @@ class Shortlist(_Combination):
         value_range: Given to both members unless None.
     """
 
-    method = "shortlist"
+    method: ClassVar[str] = "shortlist"
+    needs: ClassVar[str] = "what its members need"
+    cost: ClassVar[str] = "the first's for all classes, and the second's for those kept"
 
-    def __init__(
-        self,
-        first: Any,
-        then: Any,
-        keep: int = 5,
-        *,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int | None = None,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.first = first
-        self.then = then
-        self.keep = keep
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed  # type: ignore[assignment]
-        self.batch_size = batch_size
-        self.value_range = value_range
+    first: Any = option(None, ANYTHING, positional=True)
+    then: Any = option(None, ANYTHING, positional=True)
+    keep: int = option(5, whole(2, 10_000), positional=True)
 
     def count_evals(self, n_labels: int) -> int:
         """The first's for all classes, the second's for those kept."""
@@ -127,11 +117,8 @@ class Shortlist(_Combination):
         return self.first_.count_evals(n_labels) + self.then_.count_evals(kept)
 
     def _prepare(self) -> None:
-        self._check_common()
-        if self.keep < 2:
-            raise InputError(f"keep must be at least 2; got {self.keep}.")
-        self.first_ = self._ready("first", self.first)
-        self.then_ = self._ready("then", self.then)
+        self.first_ = self._member("first", self.first)
+        self.then_ = self._member("then", self.then)
 
     def _members(self) -> list[Classifier]:
         return [self.first_, self.then_]
@@ -161,18 +148,17 @@ class Shortlist(_Combination):
         return Scores(log_p, scores.evals + more.evals, _added(scores.vjps, more.vjps))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Blend(_Combination):
     """Weighted product of several classifiers' probabilities.
 
         logit_c = sum over members of  w_m log p_m(c),    w normalised to sum to 1.
 
-    Cost: the sum of the members'.
-
     A logit is that mean log-probability; members' temperatures decide how far each is trusted.
 
     Args:
         members: Classifiers.
-        weights: One positive number a member; equal if None.
+        weights: One positive number per member; equal if None.
         temperature: See `Classifier`; members have their own.
         priors: See `Classifier`.
         seed: Given to all members unless None.
@@ -180,43 +166,28 @@ class Blend(_Combination):
         value_range: Given to all members unless None.
     """
 
-    method = "blend"
+    method: ClassVar[str] = "blend"
+    needs: ClassVar[str] = "what its members need"
+    cost: ClassVar[str] = "the sum of the members'"
 
-    def __init__(
-        self,
-        members: Sequence[Any],
-        weights: Sequence[float] | None = None,
-        *,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int | None = None,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.members = members
-        self.weights = weights
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed  # type: ignore[assignment]
-        self.batch_size = batch_size
-        self.value_range = value_range
+    members: Sequence[Any] = option((), ANYTHING, positional=True)
+    weights: Sequence[float] | None = option(None, ANYTHING, positional=True)
 
     def count_evals(self, n_labels: int) -> int:
         """The sum of the members'."""
         return sum(m.count_evals(n_labels) for m in self.members_)
 
     def _prepare(self) -> None:
-        self._check_common()
         members = list(self.members)
         if len(members) < 2:
             raise InputError(f"Blend takes at least two members; got {len(members)}.")
         raw = np.ones(len(members)) if self.weights is None else np.array(self.weights, float)
         if raw.shape != (len(members),) or not (raw > 0).all():
             raise InputError(
-                f"weights are one positive number a member; got {list(raw)} for {len(members)}."
+                f"weights are one positive number per member; got {list(raw)} for {len(members)}."
             )
         self.weights_ = raw / raw.sum()
-        self.members_ = [self._ready(f"member {i}", m) for i, m in enumerate(members)]
+        self.members_ = [self._member(f"member {i}", m) for i, m in enumerate(members)]
 
     def _members(self) -> list[Classifier]:
         return self.members_
@@ -236,14 +207,12 @@ class Blend(_Combination):
         return Scores(np.asarray(logits), evals, vjps)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HandOver(_Combination):
     """Trust the first classifier where its answer is stable, hand the other images over.
 
     Stable means that its best class is the same under every template and on every augmented
     image. Those images keep the first's probabilities; the others get the second's.
-
-    Cost: `1 + templates + augmentations` times the first's, and the second's for the images handed
-    over.
 
     A logit is `log p(c)` of the classifier that decided. `details["handed_over"]` is 1 in every
     column of an image that the second decided.
@@ -260,30 +229,19 @@ class HandOver(_Combination):
         value_range: Given to both members unless None.
     """
 
-    method = "hand-over"
+    method: ClassVar[str] = "hand-over"
+    needs: ClassVar[str] = "what its members need"
+    cost: ClassVar[str] = (
+        "(1 + templates + augmentations) times the first's, and the second's for the images "
+        "handed over"
+    )
 
-    def __init__(
-        self,
-        first: Any,
-        then: Any,
-        templates: Sequence[str] = ("a photo of a {}", "a picture of a {}", "a {}"),
-        augmentations: int = 4,
-        *,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int | None = None,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.first = first
-        self.then = then
-        self.templates = templates
-        self.augmentations = augmentations
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed  # type: ignore[assignment]
-        self.batch_size = batch_size
-        self.value_range = value_range
+    first: Any = option(None, ANYTHING, positional=True)
+    then: Any = option(None, ANYTHING, positional=True)
+    templates: Sequence[str] = option(
+        ("a photo of a {}", "a picture of a {}", "a {}"), several(WORDS), positional=True
+    )
+    augmentations: int = option(4, whole(0, 1_000), positional=True)
 
     def count_evals(self, n_labels: int) -> int:
         """At most: as if every image were handed over."""
@@ -291,18 +249,12 @@ class HandOver(_Combination):
         return looks * self.first_.count_evals(n_labels) + self.then_.count_evals(n_labels)
 
     def _prepare(self) -> None:
-        self._check_common()
-        if self.augmentations < 0 or not list(self.templates):
-            raise InputError(
-                "HandOver needs at least one template and augmentations >= 0; got "
-                f"{len(list(self.templates))} and {self.augmentations}."
-            )
-        self.first_ = self._ready("first", self.first)
-        self.then_ = self._ready("then", self.then)
+        self.first_ = self._member("first", self.first)
+        self.then_ = self._member("then", self.then)
         if "template" not in self.first_.get_params(deep=False):
             raise InputError(f"first must take a template; {self.first_.method} takes none.")
         self.variants_ = [
-            self._ready("first", clone(self.first).set_params(template=t)) for t in self.templates
+            self._member("first", clone(self.first).set_params(template=t)) for t in self.templates
         ]
 
     def _members(self) -> list[Classifier]:

@@ -20,54 +20,55 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attention import captured
-from ..backbone import as_column
-from ..classifier import Progress, Scores
 from ..errors import InputError
-from ..noise import image_key
-from ..scoring import noised
-from .common import DiffusionMethod, text_backbone
+from ..models.attention import captured
+from ..models.conditioner import Condition
+from ..models.denoiser import as_column
+from ..options import ANYTHING, FLAG, NOTHING, WORDS, number, one_of, option, several, whole
+from ..scoring.denoising import noised
+from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
+from .common import Classes, DiffusionMethod, text_of
 
 FORMS = {"photo": "a photo of a {}", "short": "a {}"}  # the two of the paper
+Maps = dict[str, Tensor]  # of each layer, `[c, pixels]`
 
 
 @dataclass(frozen=True)
-class Item:
-    """One prompt's worth of classes for one image.
+class Prompts(Classes):
+    """The prompts of a run, each numbered when a program first asks for it.
 
     Attributes:
-        image: Position of the image.
-        columns: Columns of the classes among the image's own.
-        labels: Their names, in the same order.
+        known: Number of each tuple of labels.
+        whole: Only maps are wanted: every class of an image in one prompt.
     """
 
-    image: int
-    columns: tuple[int, ...]
-    labels: tuple[str, ...]
+    known: dict[tuple[str, ...], int] = field(default_factory=dict)
+    whole: bool = False
+
+    def number(self, labels: tuple[str, ...]) -> int:
+        """Of the prompt with these labels in this order."""
+        return self.known.setdefault(labels, len(self.known))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CrossAttention(DiffusionMethod):
     """Compare the attention that the image pays to each class's words.
-
-    Cost: `draws` evaluations for each prompt, times the classes in it with `order="cyclic"`, times
-    two with `baseline="noise"`; one prompt holds as many classes as fit, winners of several meet
-    in further ones. With `order="given"` it does not grow with the classes of one prompt.
 
     A logit is the mean attention (a probability over all keys) above that of noise, or with
     `aggregate="count"` the share of pixels above the threshold.
 
     Args:
-        backbone: A text-to-image backbone, or what `diffzero.load` takes.
+        backbone: A text-to-image model, or what `diffzero.load` takes.
         t: Time of the forward pass, in (0, 1].
         draws: Noise draws.
         layers: Patterns of layer names such as `up_*`, see `layer_names`; all if None.
@@ -79,7 +80,7 @@ class CrossAttention(DiffusionMethod):
         noised: `x_t` is the image with noise; False gives the network the clean image at time t.
         form: `short` is "a c1 or a c2", `photo` is "a photo of a c1 or a photo of a c2"; any
             other text with `{}` is used as it is, and joined by "or".
-        group: Classes a prompt at most; as many as fit if None.
+        group: Classes per prompt at most; as many as fit if None.
         temperature: See `Classifier`.
         priors: See `Classifier`.
         seed: See `Classifier`.
@@ -87,45 +88,27 @@ class CrossAttention(DiffusionMethod):
         value_range: See `Classifier`.
     """
 
-    method = "cross-attention"
-    template = "{}"
+    method: ClassVar[str] = "cross-attention"
+    needs: ClassVar[str] = "a text-to-image model"
+    cost: ClassVar[str] = (
+        "draws for each prompt, times the classes in it with order='cyclic', times two with "
+        "baseline='noise'; one prompt holds as many classes as fit, and the winners of several "
+        "meet in further ones"
+    )
+    draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
+    template: ClassVar[str] = "{}"
 
-    def __init__(
-        self,
-        backbone: Any = "tiny-sd",
-        *,
-        t: float = 0.3,
-        draws: int = 1,
-        layers: str | Sequence[str] | None = None,
-        aggregate: Literal["mean", "count"] = "mean",
-        threshold: float | None = None,
-        order: Literal["cyclic", "given"] = "cyclic",
-        baseline: Literal["noise", "none"] = "noise",
-        noised: bool = True,
-        form: str = "short",
-        group: int | None = None,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.t = t
-        self.draws = draws
-        self.layers = layers
-        self.aggregate = aggregate
-        self.threshold = threshold
-        self.order = order
-        self.baseline = baseline
-        self.noised = noised
-        self.form = form
-        self.group = group
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed
-        self.batch_size = batch_size
-        self.value_range = value_range
+    backbone: Any = option("tiny-sd", ANYTHING, positional=True)
+    t: float = option(0.3, number(0, 1, above=True))
+    draws: int = option(1, whole(1, 10_000))
+    layers: str | Sequence[str] | None = option(None, WORDS | several(WORDS) | NOTHING)
+    aggregate: Literal["mean", "count"] = option("mean", one_of("mean", "count"))
+    threshold: float | None = option(None, number() | NOTHING)
+    order: Literal["cyclic", "given"] = option("cyclic", one_of("cyclic", "given"))
+    baseline: Literal["noise", "none"] = option("noise", one_of("noise", "none"))
+    noised: bool = option(True, FLAG)
+    form: str = option("short", WORDS)
+    group: int | None = option(None, whole(2, 10_000) | NOTHING)
 
     def count_evals(self, n_labels: int) -> int:
         """Prompts of the groups and of the finals; see the class."""
@@ -147,32 +130,19 @@ class CrossAttention(DiffusionMethod):
         orders = n if self.order == "cyclic" else 1
         return self.draws * orders * (2 if self.baseline == "noise" else 1)
 
-    def _fitted_temperature(self) -> float | None:
-        """The card's, for the default settings but for the number of draws."""
-        fitted = self.backbone_.temperatures.get(self.method, {})
-        return None if self._changed("draws") else fitted.get(self.draws)
-
     def layer_names(self) -> list[str]:
         """Names of the attention layers that `layers` chooses from."""
-        return list(self._text.attention_modules())
+        return list(self.backbone_.attention)
 
     def _check_options(self) -> None:
-        self._check_choices(
-            aggregate=("mean", "count"), order=("cyclic", "given"), baseline=("noise", "none")
-        )
-        self._check_at_least_one("draws")
-        if not 0 < self.t <= 1:
-            raise InputError(f"t must lie in (0, 1]; got {self.t}.")
-        if self.group is not None and self.group < 2:
-            raise InputError(f"group must be at least 2; got {self.group}.")
         self._form = FORMS.get(self.form, self.form)
         if self._form.count("{}") != 1:
             raise InputError(
                 f"form is photo, short, or a text with one {{}} for the label; got {self.form!r}."
             )
-        self._text = text_backbone(self.backbone_, self.method)
+        self._text = text_of(self.backbone_, self.method)
         self._known: dict[tuple[str, ...], list[list[int]]] = {}
-        modules = self._text.attention_modules()
+        modules = self.backbone_.attention
         patterns = [self.layers] if isinstance(self.layers, str) else self.layers
         self._modules = {
             name: module
@@ -182,13 +152,18 @@ class CrossAttention(DiffusionMethod):
         if not self._modules:
             raise InputError(f"layers {self.layers!r} match none of {', '.join(modules)}.")
 
-    def _fit_classes(self) -> None:
-        self._check_room(self.names_)
-
-    def _check_candidates(self, labels: list[list[str]]) -> None:
-        super()._check_candidates(labels)
+    def _check_labels(self, labels: Sequence[list[str]]) -> None:
+        super()._check_labels(labels)
         for own in {tuple(one): None for one in labels}:
             self._check_room(own)
+
+    def _fit_classes(self) -> None:
+        """Nothing: prompts hold several classes, and are made as they are needed."""
+
+    def _classes(self, n: int, labels: list[list[str]] | None) -> Prompts:
+        own = [self.names_] * n if labels is None else labels
+        self._check_labels([] if labels is None else labels)
+        return Prompts(own, [np.arange(len(one)) for one in own], None)
 
     def _check_room(self, labels: Sequence[str]) -> None:
         """Refuse labels of which some two, which may meet in a final, do not fit one prompt."""
@@ -236,64 +211,55 @@ class CrossAttention(DiffusionMethod):
         starts = np.cumsum([0] + [len(p) for p in pieces])
         return [i for p in pieces for i in p], [range(starts[c], starts[c + 1]) for c in classes]
 
-    def _score(
-        self,
-        images: list[np.ndarray],
-        labels: list[list[str]] | None,
-        progress: Progress | None,
-    ) -> Scores:
-        if labels is not None:
-            self._check_candidates(labels)
-        own = [self.names_] * len(images) if labels is None else labels
-        logits = np.full((len(images), max(map(len, own))), -np.inf)
-        evals = np.zeros(len(images), dtype=np.int64)
-        size = self._rows_a_call()
-        for start in range(0, len(images), size):
-            part = slice(start, start + size)  # views, which the tournament fills
-            x_0 = self._encode(images[part])
-            keys = [image_key(self.seed, image) for image in images[part]]
-            self._tournament(own[part], x_0, keys, logits[part], evals[part], progress)
-        return Scores(logits, evals)
-
-    def _tournament(
-        self,
-        own: list[list[str]],
-        x_0: Tensor,
-        keys: list[int],
-        logits: np.ndarray,
-        evals: np.ndarray,
-        progress: Progress | None,
-    ) -> None:
-        """Fill logits and evaluations: groups, then the winners of each image's groups."""
-        playing = [list(range(len(labels))) for labels in own]
-        lost: list[list[tuple[int, int, float]]] = [[] for _ in own]  # class, to whom, by how much
-        while any(playing):
-            items = []
-            for i, columns in enumerate(playing):
-                names = [own[i][c] for c in columns]
-                for group in self._split(names) if len(columns) > 1 else []:
-                    chosen = tuple(columns[c] for c in group)
-                    items.append(Item(i, chosen, tuple(own[i][c] for c in chosen)))
-            winners: list[list[int]] = [[] for _ in own]
-            for item, maps in zip(items, self._maps(items, x_0, keys, progress), strict=True):
+    def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
+        """A tournament: the classes of each group, then the winners of the groups."""
+        assert isinstance(classes, Prompts)
+        names = classes.names[image]
+        logits = np.full(len(names), -np.inf)
+        playing = list(range(len(names)))
+        lost: list[tuple[int, int, float]] = []  # class, to whom, by how much
+        maps: Maps = {}
+        while playing:
+            winners = []
+            for group in self._split([names[c] for c in playing]):
+                columns = [playing[c] for c in group]
+                maps = yield from self._prompt_maps([names[c] for c in columns], classes)
                 value = self._aggregate(maps)
-                evals[item.image] += self._cost(len(item.labels))
-                best = item.columns[int(value.argmax())]
-                winners[item.image].append(best)
-                last = len(item.columns) == len(playing[item.image])
-                for column, v in zip(item.columns, value, strict=True):
-                    if last:
-                        logits[item.image, column] = v
+                best = columns[int(value.argmax())]
+                winners.append(best)
+                for column, v in zip(columns, value, strict=True):
+                    if len(columns) == len(playing):
+                        logits[column] = v
                     elif column != best:
-                        lost[item.image].append((column, best, float(value.max() - v)))
-            playing = [w if len(w) > 1 else [] for w in winners]
-        for i, losers in enumerate(lost):
-            for column, best, behind in reversed(losers):  # later rounds first
-                logits[i, column] = logits[i, best] - behind
+                        lost.append((column, best, float(value.max() - v)))
+            playing = winners if len(winners) > 1 else []
+        for column, best, behind in reversed(lost):  # later rounds first
+            logits[column] = logits[best] - behind
+        return Outcome(logits, extra=maps)
 
-    def _aggregate(self, maps: dict[str, Tensor]) -> np.ndarray:
-        """Maps `[c, pixels]` of each layer to one number a class, `[c]`."""
-        if not maps:  # no rivals, no prompt
+    def _prompt_maps(self, labels: list[str], prompts: Prompts) -> Iterator[Any]:
+        """Maps `[c, pixels]` of the classes of one prompt, averaged over draws and orders."""
+        n = len(labels)
+        if n == 1:  # no rivals, no prompt
+            return {}
+        shifts = range(n if self.order == "cyclic" else 1)
+        blanks = (0, 1) if self.baseline == "noise" else (0,)
+        rows = [(s, d, b) for s in shifts for d in range(self.draws) for b in blanks]
+        shift, draw, blank = (np.array(column) for column in zip(*rows, strict=True))
+        turned = [prompts.number((*labels[s:], *labels[:s])) for s in shifts]
+        t = np.full(len(rows), self.t)
+        found = yield Jobs(np.array(turned)[shift], draw, t, tag=blank)
+        total: Maps = {}
+        for (s, _, b), layers in zip(rows, found, strict=True):
+            share = (-1.0 if b else 1.0) * len(blanks) / self._cost(n)
+            for layer, own in layers.items():
+                back = torch.roll(own[:n], s, 0) * share
+                total[layer] = total[layer] + back if layer in total else back
+        return total
+
+    def _aggregate(self, maps: Maps) -> np.ndarray:
+        """Maps `[c, pixels]` of each layer to one number per class, `[c]`."""
+        if not maps:
             return np.zeros(1)
         values = []
         for layer in maps.values():
@@ -315,88 +281,52 @@ class CrossAttention(DiffusionMethod):
             InputError: see `scores`; too many classes for one prompt.
         """
         loaded, labels = self._inputs(images, candidates)
-        own = [self.names_] * len(loaded) if labels is None else labels
-        if labels is not None:
-            self._check_candidates(labels)
-        if any(len(self._split(o)) > 1 for o in own):
+        classes = self._classes(len(loaded), labels)
+        if any(len(self._split(own)) > 1 for own in classes.names):
             raise InputError("These classes do not fit one prompt; draw maps of fewer at a time.")
-        keys = [image_key(self.seed, image) for image in loaded]
-        items = [Item(i, tuple(range(len(o))), tuple(o)) for i, o in enumerate(own)]
-        found = self._maps(items, self._encode(loaded), keys, None)
-        return [_over_image(maps).cpu().numpy() for maps in found]
-
-    def _maps(
-        self, items: list[Item], x_0: Tensor, keys: list[int], progress: Progress | None
-    ) -> list[dict[str, Tensor]]:
-        """Maps `[c, pixels]` of each item by layer, averaged over draws and orders."""
-        rows = [
-            (place, shift, draw, blank)
-            for place, item in enumerate(items)
-            if len(item.labels) > 1
-            for shift in range(len(item.labels) if self.order == "cyclic" else 1)
-            for draw in range(self.draws)
-            for blank in ((False, True) if self.baseline == "noise" else (False,))
-        ]
-        turned = {
-            (items[p].labels[s:] + items[p].labels[:s]): None for p, s, _, _ in rows
-        }  # distinct prompts, in order
-        prompts = {labels: self._prompt(labels) for labels in turned}
-        number = {labels: i for i, labels in enumerate(prompts)}
-        cond = self._text.embed_tokens([ids for ids, _ in prompts.values()]) if prompts else None
-        sums: list[dict[str, Tensor]] = [{} for _ in items]
-        size = self._rows_a_call()
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            labels = [items[p].labels[s:] + items[p].labels[:s] for p, s, _, _ in part]
-            chosen = torch.tensor([number[one] for one in labels], device=x_0.device)
-            assert cond is not None
-            spans = [prompts[one][1] for one in labels]
-            x_t = self._inputs_of(part, items, x_0, keys)
-            for layer, maps in self._attend(x_t, cond[chosen], spans).items():
-                for (place, shift, _, blank), row in zip(part, maps, strict=True):
-                    n = len(items[place].labels)
-                    weight = (-1.0 if blank else 1.0) * (2 if self.baseline == "noise" else 1)
-                    own = torch.roll(row[:n], shift, 0) * (weight / self._cost(n))
-                    kept = sums[place]
-                    kept[layer] = kept[layer] + own if layer in kept else own
-            if progress is not None:
-                progress(len(part))
-        return sums
-
-    def _inputs_of(
-        self, rows: list[tuple[int, int, int, bool]], items: list[Item], x_0: Tensor, keys: Any
-    ) -> Tensor:
-        """What the network sees in each row: the image with or without noise, or noise alone."""
-        images = [items[place].image for place, _, _, _ in rows]
-        clean = x_0[torch.tensor(images, device=x_0.device)]
-        numbers = np.array([draw for _, _, draw, _ in rows])
-        times, own = np.full(len(rows), self.t), [keys[i] for i in images]
-        noisy, t, eps = noised(self.backbone_, clean, times, own, numbers)
-        alpha, sigma = (as_column(s, eps) for s in self.backbone_.schedule(t))
-        x_t = noisy if self.noised else clean
-        blank = as_column(torch.tensor([b for *_, b in rows], device=x_0.device), eps)
-        pure = (alpha**2 + sigma**2).sqrt() * eps  # as large as data of unit variance with noise
-        return blank * pure + (1 - blank) * x_t
+        found = self._outcomes(loaded, classes)
+        return [_over_image(outcome.extra).cpu().numpy() for outcome in found]
 
     @torch.no_grad()
-    def _attend(self, x_t: Tensor, cond: Any, spans: list[list[range]]) -> dict[str, Tensor]:
+    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
+        """Maps `[c, pixels]` of each row by layer."""
+        assert isinstance(classes, Prompts)
+        numbers, place = np.unique(batch.condition, return_inverse=True)
+        labels = list(classes.known)
+        made = [self._prompt(labels[n]) for n in numbers]
+        cond = self._text.embed_tokens([ids for ids, _ in made])
+        spans = [made[p][1] for p in place]
+        x_t, t = self._seen(batch)
+        maps = self._attend(x_t, t, cond[batch.on_device(place)], spans)
+        rows = [{layer: of[i] for layer, of in maps.items()} for i in range(len(batch))]
+        return Results(rows)
+
+    def _seen(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the network sees in each row: the image with or without noise, or noise alone."""
+        clean = batch.x_0
+        noisy, t, eps = noised(self.backbone_, clean, batch.t, batch.keys, batch.draw)
+        alpha, sigma = (as_column(s, eps) for s in self.backbone_.schedule(t))
+        x_t = noisy if self.noised else clean
+        pure = (alpha**2 + sigma**2).sqrt() * eps  # as large as data of unit variance with noise
+        return torch.where(as_column(batch.on_device(batch.tag), eps) > 0, pure, x_t), t
+
+    def _attend(self, x_t: Tensor, t: Tensor, cond: Condition, spans: list[list[range]]) -> Maps:
         """Maps `[b, c, pixels]` by layer, float64: heads and a class's tokens averaged."""
-        t = torch.full((len(x_t),), self.t, dtype=torch.float64, device=x_t.device)
+        first = self._text.first_token
+        window = self._text.room + first + 1
         most = max(map(len, spans))
-        window = self._text.room + self._text.first_token + 1
         share = torch.zeros(len(x_t), most, window, dtype=torch.float64, device=x_t.device)
         for row, classes in zip(share, spans, strict=True):
             for line, span in zip(row, classes, strict=False):
-                first = self._text.first_token
                 line[first + span.start : first + span.stop] = 1 / len(span)
-        found: dict[str, Tensor] = {}
+        found: Maps = {}
 
         def keep(name: str, probabilities: Tensor) -> None:
             text = probabilities[..., :window].mean(1).double()  # [b, pixels, window]
             found[name] = share[..., : text.shape[-1]] @ text.transpose(1, 2)
 
         with captured(self._modules, keep):
-            self._text.forward(x_t, t, cond)
+            self.backbone_.forward(x_t, t, cond)
         return found
 
 

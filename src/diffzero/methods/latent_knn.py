@@ -29,30 +29,29 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..classifier import Progress
 from ..errors import InputError
 from ..images import digest, image_files
-from ..ode import flow, log_grid, s_range
-from .common import RowMethod, Rows
+from ..options import ANYTHING, TEMPLATES, number, one_of, option, whole
+from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
+from ..scoring.ode import flow, log_grid, s_range
+from .common import Classes, DiffusionMethod
 
 
-class LatentKNN(RowMethod):
+@dataclass(kw_only=True, eq=False, repr=False)
+class LatentKNN(DiffusionMethod):
     """Distance of each class's latent to its nearest neighbours among the others.
-
-    Cost: `classes * steps` evaluations an image with `euler` (DDIM inversion), twice that with
-    `heun`, and twice that with guidance.
 
     A logit is the distance d_c between latents of unit variance (`outlier`), or minus it
     (`inlier`), divided by the square root of their dimension.
 
     Args:
-        backbone: A diffusion backbone, or what `diffzero.load` takes.
+        backbone: A diffusion model, or what `diffzero.load` takes.
         steps: Of the flow, even in log s.
         solver: `euler` or `heun`.
         k: Nearest neighbours, at most classes - 1.
@@ -62,7 +61,7 @@ class LatentKNN(RowMethod):
             each class is taken as that class's unit; None compares distances as they are. `fit`
             encodes them, at the cost of as many images. Candidates of each image's own are then
             refused.
-        template: One prompt with `{}` for the label; the backbone's own if None.
+        template: One prompt with `{}` for the label; the model's own if None.
         guidance: Scale of classifier-free guidance; 1 is none. 3 classifies digits far better;
             it needs a null class.
         temperature: See `Classifier`.
@@ -72,50 +71,25 @@ class LatentKNN(RowMethod):
         value_range: See `Classifier`.
     """
 
-    method = "latent-knn"
+    method: ClassVar[str] = "latent-knn"
+    cost: ClassVar[str] = "classes * steps; twice that with heun, and twice that with guidance"
 
-    def __init__(
-        self,
-        backbone: Any = "digits-ddpm",
-        *,
-        steps: int = 25,
-        solver: Literal["euler", "heun"] = "euler",
-        k: int = 2,
-        pick: Literal["outlier", "inlier"] = "outlier",
-        reduce: Literal["mean", "kth"] = "mean",
-        reference: Any = None,
-        template: str | None = None,
-        guidance: float = 1.0,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.steps = steps
-        self.solver = solver
-        self.k = k
-        self.pick = pick
-        self.reduce = reduce
-        self.reference = reference
-        self.template = template
-        self.guidance = guidance
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed
-        self.batch_size = batch_size
-        self.value_range = value_range
+    backbone: Any = option("digits-ddpm", ANYTHING, positional=True)
+    steps: int = option(25, whole(1, 10_000))
+    solver: Literal["euler", "heun"] = option("euler", one_of("euler", "heun"))
+    k: int = option(2, whole(1, 10_000))
+    pick: Literal["outlier", "inlier"] = option("outlier", one_of("outlier", "inlier"))
+    reduce: Literal["mean", "kth"] = option("mean", one_of("mean", "kth"))
+    reference: Any = option(None, ANYTHING)
+    template: str | None = option(None, TEMPLATES)
+    guidance: float = option(1.0, number())
 
     def count_evals(self, n_labels: int) -> int:
         """`classes * steps`, twice that with Heun and twice that with guidance."""
-        return n_labels * self.steps * (2 if self.solver == "heun" else 1) * self._per_call()
+        guided = 1 if self.guidance == 1 else 2
+        return n_labels * self.steps * (2 if self.solver == "heun" else 1) * guided
 
     def _check_options(self) -> None:
-        self._check_choices(
-            solver=("euler", "heun"), pick=("outlier", "inlier"), reduce=("mean", "kth")
-        )
-        self._check_at_least_one("steps", "k")
         if self.k == 1 and self.pick == "inlier":
             raise InputError(
                 "pick='inlier' with k=1 always ties: the two closest latents are each other's "
@@ -133,13 +107,13 @@ class LatentKNN(RowMethod):
                 f"k must be at most the number of other classes, {n_labels - 1}; got {self.k}."
             )
 
-    def _check_candidates(self, labels: list[list[str]]) -> None:
-        if self.reference is not None:
+    def _classes(self, n: int, labels: list[list[str]] | None) -> Classes:
+        if self.reference is not None and labels is not None:
             raise InputError(
                 "latent-knn with reference images compares the fitted classes; got candidates of "
                 "each image's own. Leave reference or candidates out."
             )
-        super()._check_candidates(labels)
+        return super()._classes(n, labels)
 
     def _fit_classes(self) -> None:
         super()._fit_classes()
@@ -153,7 +127,7 @@ class LatentKNN(RowMethod):
             except InputError as error:
                 raise InputError(f"reference: {error}") from None
             self.reference_digest_ = digest(loaded)
-            seen = [self._distances(z) for z in self.latents(loaded)]
+            seen = [self._distances(z) for z in self._latents(loaded)]
             self.units_ = np.maximum(np.mean(seen, axis=0), np.finfo(float).tiny)
 
     def _distances(self, latents: np.ndarray) -> np.ndarray:
@@ -166,31 +140,29 @@ class LatentKNN(RowMethod):
             InputError: see `scores`.
         """
         loaded, _ = self._inputs(images, None)
-        values = np.concatenate([self._values(rows, None) for rows in self._rows(loaded, None)])
-        return values.reshape(len(loaded), len(self.names_), *self.backbone_.shape)
+        return self._latents(loaded)
 
-    def _values(self, rows: Rows, progress: Progress | None) -> np.ndarray:
-        low, high = s_range(self.backbone_.schedule)
-        grid = log_grid(low, high, self.steps)
-        xbar = flow(
-            self.backbone_,
-            rows.x_0,
-            rows.cond,
-            grid,
-            solver=self.solver,
-            guidance=self.guidance,
-            empty=self._empty,
-        )
-        if progress is not None:
-            progress(self.count_evals(1) * len(rows.image))
-        return xbar.double().cpu().numpy() / np.sqrt(1 + high**2)
+    def _latents(self, loaded: list[np.ndarray]) -> np.ndarray:
+        classes = self._classes(len(loaded), None)
+        return np.stack([o.extra for o in self._outcomes(loaded, classes)])
 
-    def _combine(self, values: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        d = self._distances(values)
+    def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
+        rows = classes.rows[image]
+        latents = yield Jobs(rows, np.zeros_like(rows), np.zeros(len(rows)))
+        d = self._distances(latents)
         units = getattr(self, "units_", None)  # without `fit`, candidates of each image's own
         if units is not None:
             d = d / units
-        return d if self.pick == "outlier" else -d, {}
+        return Outcome(d if self.pick == "outlier" else -d, extra=latents)
+
+    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
+        """Latents of unit variance, `[n, *shape]`."""
+        assert classes.table is not None
+        low, high = s_range(self.backbone_.schedule)
+        grid = log_grid(low, high, self.steps)
+        cond = classes.table[batch.on_device(batch.condition)]
+        xbar = flow(self.model_, batch.x_0, cond, grid, self.solver)
+        return Results(xbar.double().cpu().numpy() / np.sqrt(1 + high**2), self.count_evals(1))
 
 
 def neighbour_logits(latents: np.ndarray, k: int, pick: str, reduce: str) -> np.ndarray:

@@ -18,19 +18,23 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..classifier import Progress, resolve
+from ..classifier import resolve
 from ..errors import InputError
-from ..noise import gaussian
-from ..samplers import SAMPLERS, Sampler, denoise, executed_steps
-from .common import RowMethod, Rows
+from ..models.clip import ClipBackbone
+from ..options import ANYTHING, FLAG, TEMPLATES, number, one_of, option, several, whole
+from ..scoring.denoising import noised
+from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject, run
+from ..scoring.samplers import SAMPLERS, Sampler, denoise, executed_steps
+from .common import Classes, DiffusionMethod
 
 Distance = Literal["pixel-l2", "pyramid-l2", "clip-l2"]
 DISTANCES = ("pixel-l2", "pyramid-l2", "clip-l2")
@@ -67,60 +71,76 @@ def clip_features(clip: Any, images: Tensor) -> Tensor:
     return clip.image_features(list(arrays)).to(images.device)
 
 
-class _NoiseDenoise(RowMethod):
+@dataclass(kw_only=True, eq=False, repr=False)
+class _NoiseDenoise(DiffusionMethod):
     """What one level and several share."""
 
-    steps: int
-    draws: int
-    sampler: Sampler
-    distance: Distance
-    clip: Any
-    shared_noise: bool
+    draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
+
+    steps: int = option(20, whole(1, 10_000))
+    draws: int = option(4, whole(1, 10_000))
+    sampler: Sampler = option("ddim", one_of(*SAMPLERS))
+    distance: Distance = option("pixel-l2", one_of(*DISTANCES))
+    clip: Any = option("tiny-clip", ANYTHING)
+    shared_noise: bool = option(True, FLAG)
+    template: str | None = option(None, TEMPLATES)
+    guidance: float = option(1.0, number())
 
     @abstractmethod
     def _levels(self) -> list[float]:
         """The levels, each in (0, 1]."""
 
+    @abstractmethod
+    def _combine(self, distances: np.ndarray) -> np.ndarray:
+        """Logits `[k]` from the distances `[levels, draws, k]` of an image."""
+
     def count_evals(self, n_labels: int) -> int:
         """`classes * draws * sum over levels of max(1, round(level * steps))`, twice if guided."""
         executed = sum(executed_steps(level, self.steps) for level in self._levels())
-        return n_labels * self.draws * executed * self._per_call()
+        return n_labels * self.draws * executed * (1 if self.guidance == 1 else 2)
 
     def _check_options(self) -> None:
-        self._check_choices(sampler=SAMPLERS, distance=DISTANCES)
-        self._check_at_least_one("steps", "draws")
-        levels = self._levels()
-        if not levels or not all(0 < level <= 1 for level in levels):
-            raise InputError(f"A level lies in (0, 1]; got {levels}.")
         self._clip = None
         if self.distance == "clip-l2":
-            from ..backbones.clip import ClipBackbone
-
             self._clip = resolve(self.clip)
             if not isinstance(self._clip, ClipBackbone):
                 raise InputError(f"distance clip-l2 needs a CLIP model; {self.clip!r} is none.")
 
-    def _draws_in_use(self) -> int:
-        return self.draws
+    def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
+        distances = yield self._jobs(classes.rows[image])
+        shape = (len(self._levels()), self.draws, len(classes.rows[image]))
+        return Outcome(self._combine(distances.reshape(shape)))
 
-    @torch.no_grad()
-    def _values(self, rows: Rows, progress: Progress | None) -> np.ndarray:
-        """Distances `[r, levels, draws]`."""
-        levels = self._levels()
-        out = np.empty((len(rows.image), len(levels), self.draws))
-        # Decoded once an image, not once a class.
-        _, first, place = np.unique(rows.image, return_index=True, return_inverse=True)
-        original = self._view(self.backbone_.decode(rows.x_0[first]))[place]
-        for i, level in enumerate(levels):
-            for draw in range(self.draws):
-                y = self._returned(rows, level, i * self.draws + draw)
-                out[:, i, draw] = self._distance(original, self._view(y)).cpu().numpy()
-                if progress is not None:
-                    taken = executed_steps(level, self.steps) * self._per_call()
-                    progress(taken * len(rows.image))
-        return out
+    def _jobs(self, rows: np.ndarray) -> Jobs:
+        """A row per level, draw and class; a level is a lane, since its steps are its own."""
+        levels, k = self._levels(), len(rows)
+        total = len(levels) * self.draws
+        number, column = np.repeat(np.arange(total), k), np.tile(np.arange(k), total)
+        # One noise per class, if not shared: numbers of different classes never meet.
+        draw = number if self.shared_noise else number + total * column
+        lane = number // self.draws
+        return Jobs(np.tile(rows, total), draw, np.array(levels)[lane], lane=lane)
 
-    @torch.no_grad()
+    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
+        """Distances `[n]` between the image and what came back."""
+        returned, cost = self._returned(batch, classes)
+        for subject in batch.subjects:  # decoded once per image, not once per class
+            if "view" not in subject.memo:
+                subject.memo["view"] = self._view(self.backbone_.decode(subject.x_0[None]))[0]
+        views = torch.stack([s.memo["view"] for s in batch.subjects])
+        original = views[batch.on_device(batch.subject)]
+        return Results(self._distance(original, self._view(returned)).cpu().numpy(), cost)
+
+    def _returned(self, batch: Batch, classes: Classes) -> tuple[Tensor, int]:
+        """The images that come back `[n, 3, s, s]`, and the evaluations that each took."""
+        assert classes.table is not None
+        level = float(batch.t[0])
+        cond = classes.table[batch.on_device(batch.condition)]
+        x_t, _, _ = noised(self.model_, batch.x_0, batch.t, batch.keys, batch.draw)
+        steps = executed_steps(level, self.steps)
+        clean = denoise(self.model_, x_t, cond, level, steps, self.sampler)
+        return self.backbone_.decode(clean), steps * self.model_.denoiser.cost
+
     def reconstructions(
         self, images: Any, candidates: Sequence[Sequence[str]] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -134,43 +154,21 @@ class _NoiseDenoise(RowMethod):
             InputError: see `scores`.
         """
         loaded, labels = self._inputs(images, candidates)
-        levels = self._levels()
-        found: list[list[Tensor]] = [[] for _ in loaded]
-        for rows in self._rows(loaded, labels):
-            grid = [
-                torch.stack(
-                    [self._returned(rows, level, i * self.draws + d) for d in range(self.draws)], 1
-                )
-                for i, level in enumerate(levels)
-            ]
-            for image, row in zip(rows.image, torch.stack(grid, 1), strict=True):
-                found[image].append(row)
-        return self.backbone_.decode(self._encode(loaded)), [torch.stack(f) for f in found]
+        classes = self._classes(len(loaded), labels)
 
-    def _returned(self, rows: Rows, level: float, number: int) -> Tensor:
-        """The images that come back `[r, 3, s, s]`, from the noise of this number."""
-        backbone = self.backbone_
-        numbers = np.full(len(rows.image), number)
-        if not self.shared_noise:  # one noise a class: numbers of different classes never meet
-            total = len(self._levels()) * self.draws
-            numbers = number + total * rows.column
-        noise = [
-            gaussian(k, int(n), backbone.shape) for k, n in zip(rows.keys, numbers, strict=True)
-        ]
-        eps = torch.from_numpy(np.stack(noise)).to(rows.x_0)
-        alpha, sigma = backbone.schedule(torch.tensor([level], device=eps.device))
-        x_t = float(alpha) * rows.x_0 + float(sigma) * eps
-        clean = denoise(
-            backbone,
-            x_t,
-            rows.cond,
-            level,
-            executed_steps(level, self.steps),
-            sampler=self.sampler,
-            guidance=self.guidance,
-            empty=self._empty,
-        )
-        return backbone.decode(clean)
+        def program(image: int) -> Program:
+            rows = classes.rows[image]
+            back = torch.stack((yield self._jobs(rows)))
+            grid = back.unflatten(0, (len(self._levels()), self.draws, len(rows)))
+            return Outcome(np.zeros(len(rows)), extra=grid.movedim(2, 0))
+
+        def evaluate(batch: Batch) -> Results:
+            images, cost = self._returned(batch, classes)
+            return Results(list(images), cost)
+
+        programs = ((s, program(i)) for i, s in enumerate(self._subjects(loaded)))
+        found = [o.extra for o in run(programs, evaluate, self._rows_a_call())]
+        return self.backbone_.decode(self._encode(loaded)), found
 
     def _view(self, images: Tensor) -> Tensor:
         """What distances compare: pixels, or CLIP's features of them."""
@@ -184,16 +182,14 @@ class _NoiseDenoise(RowMethod):
         return feature_l2(x, y)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NoiseDenoise(_NoiseDenoise):
     """Noise to one level, denoise under each class, compare.
-
-    Cost: `classes * draws * max(1, round(level * steps))` evaluations an image, twice that with
-    guidance.
 
     A logit is minus the mean distance between the image and what came back.
 
     Args:
-        backbone: A diffusion backbone, or what `diffzero.load` takes.
+        backbone: A diffusion model, or what `diffzero.load` takes.
         level: Noise level in (0, 1]: the time, img2img's strength.
         steps: Of a full run of the sampler; `max(1, round(level * steps))` are executed.
         draws: Noise draws.
@@ -201,7 +197,7 @@ class NoiseDenoise(_NoiseDenoise):
         distance: `pixel-l2`, `pyramid-l2` (several scales, for small images) or `clip-l2`.
         clip: CLIP model of `clip-l2`.
         shared_noise: All classes of an image see the same noise.
-        template: One prompt with `{}` for the label; the backbone's own if None.
+        template: One prompt with `{}` for the label; the model's own if None.
         guidance: Scale of classifier-free guidance; 1 is none.
         temperature: See `Classifier`.
         priors: See `Classifier`.
@@ -210,68 +206,37 @@ class NoiseDenoise(_NoiseDenoise):
         value_range: See `Classifier`.
     """
 
-    method = "noise-denoise"
+    method: ClassVar[str] = "noise-denoise"
+    cost: ClassVar[str] = (
+        "classes * draws * max(1, round(level * steps)); twice that with guidance"
+    )
 
-    def __init__(
-        self,
-        backbone: Any = "digits-ddpm",
-        *,
-        level: float = 0.5,
-        steps: int = 20,
-        draws: int = 4,
-        sampler: Sampler = "ddim",
-        distance: Distance = "pixel-l2",
-        clip: Any = "tiny-clip",
-        shared_noise: bool = True,
-        template: str | None = None,
-        guidance: float = 1.0,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.level = level
-        self.steps = steps
-        self.draws = draws
-        self.sampler = sampler
-        self.distance = distance
-        self.clip = clip
-        self.shared_noise = shared_noise
-        self.template = template
-        self.guidance = guidance
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed
-        self.batch_size = batch_size
-        self.value_range = value_range
+    backbone: Any = option("digits-ddpm", ANYTHING, positional=True)
+    level: float = option(0.5, number(0, 1, above=True))
 
     def _levels(self) -> list[float]:
         return [self.level]
 
-    def _combine(self, values: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return -values[:, 0].mean(1), {}
+    def _combine(self, distances: np.ndarray) -> np.ndarray:
+        return -distances[0].mean(0)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NoiseDenoiseVote(_NoiseDenoise):
-    """Noise-denoise at several levels, one vote a level.
-
-    Cost: `classes * draws * sum over levels of max(1, round(level * steps))` evaluations an image,
-    twice that with guidance.
+    """Noise-denoise at several levels, one vote per level.
 
     A logit is the number of votes plus a tie-break below 1.
 
     Args:
-        backbone: A diffusion backbone, or what `diffzero.load` takes.
+        backbone: A diffusion model, or what `diffzero.load` takes.
         levels: Noise levels in (0, 1].
         steps: Of a full run of the sampler.
-        draws: Noise draws a level; their mean distance votes.
+        draws: Noise draws per level; their mean distance votes.
         sampler: `ddim` or `dpm++`.
         distance: `pixel-l2`, `pyramid-l2` (several scales, for small images) or `clip-l2`.
         clip: CLIP model of `clip-l2`.
         shared_noise: All classes of an image see the same noise.
-        template: One prompt with `{}` for the label; the backbone's own if None.
+        template: One prompt with `{}` for the label; the model's own if None.
         guidance: Scale of classifier-free guidance; 1 is none.
         temperature: See `Classifier`.
         priors: See `Classifier`.
@@ -280,48 +245,21 @@ class NoiseDenoiseVote(_NoiseDenoise):
         value_range: See `Classifier`.
     """
 
-    method = "noise-denoise-vote"
+    method: ClassVar[str] = "noise-denoise-vote"
+    cost: ClassVar[str] = (
+        "classes * draws * sum over levels of max(1, round(level * steps)); twice that with "
+        "guidance"
+    )
 
-    def __init__(
-        self,
-        backbone: Any = "digits-ddpm",
-        *,
-        levels: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
-        steps: int = 20,
-        draws: int = 1,
-        sampler: Sampler = "ddim",
-        distance: Distance = "pixel-l2",
-        clip: Any = "tiny-clip",
-        shared_noise: bool = True,
-        template: str | None = None,
-        guidance: float = 1.0,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.levels = levels
-        self.steps = steps
-        self.draws = draws
-        self.sampler = sampler
-        self.distance = distance
-        self.clip = clip
-        self.shared_noise = shared_noise
-        self.template = template
-        self.guidance = guidance
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed
-        self.batch_size = batch_size
-        self.value_range = value_range
+    backbone: Any = option("digits-ddpm", ANYTHING, positional=True)
+    levels: Sequence[float] = option((0.3, 0.4, 0.5, 0.6, 0.7), several(number(0, 1, above=True)))
+    draws: int = option(1, whole(1, 10_000))
 
     def _levels(self) -> list[float]:
         return list(self.levels)
 
-    def _combine(self, values: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return vote_logits(values.mean(2)), {}
+    def _combine(self, distances: np.ndarray) -> np.ndarray:
+        return vote_logits(distances.mean(1).T)
 
 
 def vote_logits(distances: np.ndarray) -> np.ndarray:

@@ -16,21 +16,35 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..classifier import Progress, Scores
+from ..classifier import Progress
 from ..errors import InputError
 from ..images import affine, to_tensor
 from ..noise import image_key, jitter, quantiles
-from ..scoring import Times, noised
-from .common import DiffusionMethod, text_backbone
+from ..options import (
+    ANYTHING,
+    FLAG,
+    NOTHING,
+    TEMPLATES,
+    WORDS,
+    interval,
+    number,
+    one_of,
+    option,
+    whole,
+)
+from ..scoring.denoising import noised
+from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
+from ..scoring.times import Times
+from .common import Classes, DiffusionMethod, gradient, text_of
 
 SCALE = 1024.0  # of the loss while it is differentiated
 
@@ -51,93 +65,59 @@ class Learned:
     losses: np.ndarray
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TextualInversion(DiffusionMethod):
     """Learn one token from one image, then take the nearest class in the text encoder's space.
-
-    Cost: `steps * draws` evaluations an image and as many vector-Jacobian products, whatever the
-    number of classes.
 
     A logit is minus the distance between the states of the learned token and of the class.
 
     Args:
-        backbone: A text-to-image backbone, or what `diffzero.load` takes.
+        backbone: A text-to-image model, or what `diffzero.load` takes.
         steps: Of Adam. The paper took 700.
         rate: Adam's. The paper took 5e-4, for embeddings of Stable Diffusion's size.
-        draws: Noise draws a step, each on one of the augmentations.
+        draws: Noise draws per step, each on one of the augmentations.
         augmentations: Views of the image beside itself: rotated, scaled and shifted a little.
         flip: Mirror half of the views; wrong for text and digits.
         start: `mean` starts from the mean embedding of the classes' tokens; any other word or
             words from theirs. A file written by `save_token` starts from that token.
         pool: `token` compares the states at the token, `eos` those at the end of the prompt.
         t_range: `(min, max)` of t; `[t_min, 1]` if None.
-        template: One prompt with `{}` for the label; the backbone's own if None.
+        template: One prompt with `{}` for the label; the model's own if None.
         temperature: See `Classifier`.
         priors: See `Classifier`.
         seed: See `Classifier`.
-        batch_size: Rows a network call, shared by the images that learn at the same time.
+        batch_size: Rows per network call, shared by the images that learn at the same time.
         value_range: See `Classifier`.
     """
 
-    method = "textual-inversion"
+    method: ClassVar[str] = "textual-inversion"
+    needs: ClassVar[str] = "a text-to-image model"
+    cost: ClassVar[str] = (
+        "steps * draws, and as many vector-Jacobian products, whatever the number of classes"
+    )
+    draw_arguments: ClassVar[tuple[str, ...]] = ("steps", "draws")
 
-    def __init__(
-        self,
-        backbone: Any = "tiny-sd",
-        *,
-        steps: int = 100,
-        rate: float = 5e-3,
-        draws: int = 4,
-        augmentations: int = 7,
-        flip: bool = False,
-        start: str = "mean",
-        pool: Literal["token", "eos"] = "token",
-        t_range: tuple[float, float] | None = None,
-        template: str | None = None,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.steps = steps
-        self.rate = rate
-        self.draws = draws
-        self.augmentations = augmentations
-        self.flip = flip
-        self.start = start
-        self.pool = pool
-        self.t_range = t_range
-        self.template = template
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed
-        self.batch_size = batch_size
-        self.value_range = value_range
+    backbone: Any = option("tiny-sd", ANYTHING, positional=True)
+    steps: int = option(100, whole(1, 10_000))
+    rate: float = option(5e-3, number(0, 1e6, above=True))
+    draws: int = option(4, whole(1, 10_000))
+    augmentations: int = option(7, whole(0, 1_000))
+    flip: bool = option(False, FLAG)
+    start: str = option("mean", WORDS)
+    pool: Literal["token", "eos"] = option("token", one_of("token", "eos"))
+    t_range: tuple[float, float] | None = option(None, interval(0, 1) | NOTHING)
+    template: str | None = option(None, TEMPLATES)
 
     def count_evals(self, n_labels: int) -> int:
         """`steps * draws`."""
         return self.steps * self.draws
 
     def _check_options(self) -> None:
-        self._check_choices(pool=("token", "eos"))
-        self._check_at_least_one("steps", "draws")
-        if self.augmentations < 0 or not self.rate > 0:
-            raise InputError(
-                f"augmentations must be at least 0 and rate positive; got {self.augmentations} "
-                f"and {self.rate}."
-            )
-        self._times = Times(self.backbone_.schedule, "uniform", self.t_range)
-        self._text = text_backbone(self.backbone_, self.method)
+        self.times_ = Times(self.backbone_.schedule, "uniform", self.t_range)
+        self._text = text_of(self.backbone_, self.method)
         before, after = (part.strip() for part in self.templates_[0].split("{}"))
         self._before, self._after = self._text.pieces([before, after])
         self._given = None if self.start == "mean" else self._read_start()
-
-    def _fitted_temperature(self) -> float | None:
-        """The card's, by evaluations, for settings that are the defaults but for their number."""
-        fitted = self.backbone_.temperatures.get(self.method, {})
-        changed = self._changed("steps", "draws")
-        return None if changed else fitted.get(self.steps * self.draws)
 
     def _read_start(self) -> Tensor:
         """Where every image's token begins, float32 `[d]`, from a file or from words."""
@@ -155,6 +135,7 @@ class TextualInversion(DiffusionMethod):
         return vector
 
     def _fit_classes(self) -> None:
+        super()._fit_classes()
         self._class_states = self._states(self.names_)
 
     def _states(self, labels: Sequence[str]) -> Tensor:
@@ -203,20 +184,13 @@ class TextualInversion(DiffusionMethod):
         if min(stops) < 0 or max(stops) < 1:
             raise InputError(f"checks are numbers of steps, the last at least 1; got {stops}.")
         loaded, labels = self._inputs(images, candidates)
-        return self._learn(loaded, labels, stops, progress)
+        classes = replace(self._classes(len(loaded), labels), checks=stops)
+        found = [o.extra for o in self._outcomes(loaded, classes, progress)]
+        vectors = np.stack([kept for kept, _ in found], 1)
+        return Learned(vectors, stops, np.stack([losses for _, losses in found], 1))
 
-    def _score(
-        self,
-        images: list[np.ndarray],
-        labels: list[list[str]] | None,
-        progress: Progress | None,
-    ) -> Scores:
-        if labels is not None:
-            self._check_candidates(labels)
-        learned = self._learn(images, labels, (self.steps,), progress)
-        logits = self.distances(learned.vectors[0], labels)
-        cost = np.full(len(images), self.count_evals(0))
-        return Scores(-logits, cost, cost.copy())
+    def _classes(self, n: int, labels: list[list[str]] | None) -> InversionClasses:
+        return InversionClasses(**vars(super()._classes(n, labels)), given=labels)
 
     def distances(self, vectors: np.ndarray, labels: list[list[str]] | None = None) -> np.ndarray:
         """`||psi(v) - psi(c)||` of tokens `[b, d]`, float64 `[b, k]`, infinite where there is no
@@ -235,34 +209,14 @@ class TextualInversion(DiffusionMethod):
             line[: len(own)] = (self._states(own) - row).norm(dim=1).cpu().numpy()
         return out
 
-    def _learn(
-        self,
-        images: list[np.ndarray],
-        labels: list[list[str]] | None,
-        checks: tuple[int, ...],
-        progress: Progress | None,
-    ) -> Learned:
-        size = max(1, self._rows_a_call() // self.draws)
-        parts = []
-        for begin in range(0, len(images), size):
-            part = images[begin : begin + size]
-            words = [self.names_] * len(part) if labels is None else labels[begin : begin + size]
-            views, keys = self._views(part), [image_key(self.seed, image) for image in part]
-            parts.append(self._adam(views, keys, self._starts(words), checks, progress))
-        return Learned(
-            np.concatenate([p.vectors for p in parts], 1),
-            checks,
-            np.concatenate([p.losses for p in parts], 1),
-        )
+    def _subjects(self, images: list[np.ndarray]) -> Any:
+        """Images with their augmentations as views."""
+        for image in images:
+            yield Subject(self._views([image])[0], image_key(self.seed, image))
 
-    def _starts(self, words: list[list[str]]) -> Tensor:
-        """Where each image's token begins, float32 `[b, d]`."""
-        if self.start == "mean":
-            tables = {tuple(own): None for own in words}
-            means = {own: self._mean_vector(list(own))[0] for own in tables}
-            return torch.stack([means[tuple(own)] for own in words])
-        assert self._given is not None
-        return self._given.expand(len(words), -1).clone()
+    def _start(self, words: Sequence[str]) -> Tensor:
+        """Where an image's token begins, float32 `[d]`."""
+        return self._mean_vector(list(words))[0] if self._given is None else self._given.clone()
 
     def _mean_vector(self, words: list[str]) -> Tensor:
         """Mean input embedding of the words, each the mean of its tokens, `[1, d]`."""
@@ -284,71 +238,79 @@ class TextualInversion(DiffusionMethod):
                 turned[mirrored] = turned[mirrored].flip(-1)
             views[i, 1:] = turned
         with torch.no_grad():
-            x_0 = backbone.encode(views.flatten(0, 1).to(backbone.device, backbone.dtype))
+            x_0 = backbone.encode(views.flatten(0, 1))
         return x_0.unflatten(0, (len(images), 1 + n))
 
-    def _adam(
-        self,
-        views: Tensor,
-        keys: list[int],
-        start: Tensor,
-        checks: tuple[int, ...],
-        progress: Progress | None,
-    ) -> Learned:
-        """Adam acts on each number by itself, so images that share a batch learn as if alone."""
-        vectors = start.clone().requires_grad_()
-        adam = torch.optim.Adam([vectors], lr=self.rate)
-        kept, losses = {0: start.float().cpu().numpy()}, []
-        most = max(1, self._rows_a_call() // len(views))
+    def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
+        assert isinstance(classes, InversionClasses)
+        vector = self._start(classes.names[image]).requires_grad_()
+        adam = torch.optim.Adam([vector], lr=self.rate)
+        checks = classes.checks or (self.steps,)
+        kept, losses = {0: vector.detach().cpu().numpy().copy()}, []
         for step in range(max(checks)):
-            numbers = np.arange(step * self.draws, (step + 1) * self.draws)
-            vectors.grad, total = torch.zeros_like(vectors), np.zeros(len(views))
-            for begin in range(0, self.draws, most):
-                part = numbers[begin : begin + most]
-                share = len(part) / self.draws
-                with torch.enable_grad():
-                    loss = self._loss_of(vectors, views, keys, part)
-                    # Scaled, since a mean over thousands of elements is too small for fp16.
-                    (slope,) = torch.autograd.grad(SCALE * loss.sum(), vectors)
-                vectors.grad += slope * (share / SCALE)
-                total += share * loss.detach().double().cpu().numpy()
+            draws = np.arange(step * self.draws, (step + 1) * self.draws)
+            t = self.times_.at(quantiles(subject.key, draws))
+            state = vector.detach().clone()
+            said = yield Jobs(np.zeros_like(draws), draws, t, state=state)
+            slope = torch.from_numpy(said[:, 1:].sum(0) / self.draws)
+            vector.grad = slope.to(vector)
             adam.step()
-            losses.append(total)
+            losses.append(said[:, 0].mean())
             if step + 1 in checks:
-                kept[step + 1] = vectors.detach().float().cpu().numpy().copy()
-            if progress is not None:
-                progress(self.draws * len(views))
-        return Learned(np.stack([kept[c] for c in checks]), checks, np.stack(losses))
+                kept[step + 1] = vector.detach().cpu().numpy().copy()
+        vectors = np.stack([kept[c] for c in checks])
+        given = None if classes.given is None else [classes.given[image]]
+        logits = np.zeros(len(classes.names[image]))
+        if not classes.checks:
+            logits = -self.distances(vectors[-1:], given)[0]
+        return Outcome(logits, extra=(vectors, np.array(losses)))
 
-    def loss(self, vectors: Tensor, views: Tensor, keys: list[int], step: int) -> Tensor:
-        """Mean squared error an element of each image's draws of a step, `[b]`.
+    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
+        """Each row's loss and its share of the gradient of its image's, `[n, 1 + d]`.
+
+        An image's vector is embedded once for all of its rows; each of them is given an equal
+        part of the gradient of the sum of their losses.
+        """
+        leaf = torch.stack(batch.states).requires_grad_()
+        with torch.enable_grad():
+            loss = self._losses(leaf, batch)
+            # Scaled, since a mean over thousands of elements is too small for fp16.
+            slope = gradient(SCALE * loss.sum(), leaf).double().cpu().numpy() / SCALE
+        each = np.bincount(batch.subject)[batch.subject]
+        values = np.column_stack(
+            [loss.detach().double().cpu().numpy(), slope[batch.subject] / each[:, None]]
+        )
+        return Results(values, 1, 1)
+
+    def _losses(self, vectors: Tensor, batch: Batch) -> Tensor:
+        """Mean squared error per element of every row, `[n]`.
 
         Args:
-            vectors: `[b, d]`.
-            views: `[b, views, *shape]`, encoded.
-            keys: Randomness of each image.
-            step: Its draws are numbers `step * draws` and on.
+            vectors: One for each of the batch's images, `[b, d]`.
+            batch: Rows, each a draw on one of the image's views.
         """
-        numbers = np.arange(step * self.draws, (step + 1) * self.draws)
-        return self._loss_of(vectors, views, keys, numbers)
-
-    def _loss_of(
-        self, vectors: Tensor, views: Tensor, keys: list[int], numbers: np.ndarray
-    ) -> Tensor:
-        """The mean over these draws, `[b]`, in one call."""
-        backbone, m, (b, v) = self.backbone_, len(numbers), views.shape[:2]
-        t = np.stack([self._times.at(quantiles(key, numbers)) for key in keys]).ravel()
+        v = len(batch.subjects[0].x_0)
         # Bit-reversed times repeat their order every power of two, so a view shifts each round:
         # it would otherwise meet the same few times for ever.
-        view = torch.from_numpy((numbers + numbers // v) % v)
-        repeated = [key for key in keys for _ in numbers]
-        x_0 = views[:, view].flatten(0, 1)
-        x_t, t_rows, eps = noised(backbone, x_0, t, repeated, np.tile(numbers, b))
-        rows = torch.arange(b, device=views.device).repeat_interleave(m)
-        with torch.enable_grad():
-            eps_hat = backbone.forward(x_t, t_rows, self._condition(vectors)[rows]).eps
-            error = (eps - eps_hat).float() if eps.dtype.itemsize < 4 else eps - eps_hat
-            return error.square().flatten(1).mean(1).view(b, m).mean(1)
+        view = (batch.draw + batch.draw // v) % v
+        x_0 = batch.x_0[torch.arange(len(batch)), batch.on_device(view)]
+        x_t, t, eps = noised(self.backbone_, x_0, batch.t, batch.keys, batch.draw)
+        cond = self._condition(vectors)[batch.on_device(batch.subject)]
+        eps_hat = self.backbone_.forward(x_t, t, cond).eps
+        return (eps.double() - eps_hat.double()).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class InversionClasses(Classes):
+    """Classes, and what is wanted of the learned tokens.
+
+    Attributes:
+        given: Each image's own candidates; None for the fitted classes.
+        checks: Numbers of steps after which tokens are kept, where those alone are wanted.
+    """
+
+    given: list[list[str]] | None = None
+    checks: tuple[int, ...] = ()
 
 
 def save_token(vector: np.ndarray, token: str, path: str | Path) -> None:

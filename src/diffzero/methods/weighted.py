@@ -25,44 +25,42 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbone import Condition
-from ..classifier import Progress, Scores, unique_prompts
-from ..errors import InputError
-from ..noise import image_key, quantiles
-from ..prompts import fill
-from ..scoring import Times, Weights, noised
-from .common import DiffusionMethod
+from ..noise import quantiles
+from ..options import ANYTHING, NOTHING, TEMPLATES, interval, number, one_of, option, whole
+from ..scoring.denoising import distance, noised
+from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
+from ..scoring.times import Times, Weights
+from .common import Classes, DiffusionMethod, gradient
 
 LEAST = -50.0  # smallest log-weight
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Weighted(DiffusionMethod):
     """Descend the denoising loss in the weights of the classes.
-
-    Cost: `steps * draws` evaluations an image and as many vector-Jacobian products, whatever the
-    number of classes.
 
     A logit is `log w_c` of the final weights.
 
     Args:
-        backbone: A diffusion backbone, or what `diffzero.load` takes.
+        backbone: A diffusion model, or what `diffzero.load` takes.
         steps: Descents; 1 ranks the classes by the gradient at uniform weights (with `mirror`;
             Adam's first step keeps the order alone).
-        draws: Noise draws a step; successive steps continue one nested sequence.
+        draws: Noise draws per step; successive steps continue one nested sequence.
         optimizer: `mirror` (exponentiated gradient) or `adam` on the logits v, w = softmax(v).
         rate: Step size. The loss is a mean over draws of errors summed over dimensions.
         weights: `uniform` draws t uniformly with weight 1; `elbo` draws lambda uniformly, with
             the weight that makes the loss a bound on `-log p`.
         t_range: `(min, max)` of t for `weights="uniform"`; `[t_min, 1]` if None.
         log_snr_range: `(min, max)` of lambda for `weights="elbo"`; the schedule's if None.
-        template: One prompt with `{}` for the label; the backbone's own if None.
+        template: One prompt with `{}` for the label; the model's own if None.
         temperature: See `Classifier`.
         priors: See `Classifier`.
         seed: See `Classifier`.
@@ -70,58 +68,29 @@ class Weighted(DiffusionMethod):
         value_range: See `Classifier`.
     """
 
-    method = "weighted"
+    method: ClassVar[str] = "weighted"
+    cost: ClassVar[str] = (
+        "steps * draws, and as many vector-Jacobian products, whatever the number of classes"
+    )
+    draw_arguments: ClassVar[tuple[str, ...]] = ("steps", "draws")
 
-    def __init__(
-        self,
-        backbone: Any = "tiny-sd",
-        *,
-        steps: int = 16,
-        draws: int = 4,
-        optimizer: Literal["mirror", "adam"] = "mirror",
-        rate: float = 0.03,
-        weights: Weights = "uniform",
-        t_range: tuple[float, float] | None = None,
-        log_snr_range: tuple[float, float] | None = None,
-        template: str | None = None,
-        temperature: float | None = None,
-        priors: Mapping[str, float] | Sequence[float] | None = None,
-        seed: int = 0,
-        batch_size: int | None = None,
-        value_range: tuple[float, float] | None = None,
-    ) -> None:
-        self.backbone = backbone
-        self.steps = steps
-        self.draws = draws
-        self.optimizer = optimizer
-        self.rate = rate
-        self.weights = weights
-        self.t_range = t_range
-        self.log_snr_range = log_snr_range
-        self.template = template
-        self.temperature = temperature
-        self.priors = priors
-        self.seed = seed
-        self.batch_size = batch_size
-        self.value_range = value_range
+    backbone: Any = option("tiny-sd", ANYTHING, positional=True)
+    steps: int = option(16, whole(1, 10_000))
+    draws: int = option(4, whole(1, 10_000))
+    optimizer: Literal["mirror", "adam"] = option("mirror", one_of("mirror", "adam"))
+    rate: float = option(0.03, number(0, 1e6, above=True))
+    weights: Weights = option("uniform", one_of("uniform", "elbo"))
+    t_range: tuple[float, float] | None = option(None, interval(0, 1) | NOTHING)
+    log_snr_range: tuple[float, float] | None = option(None, interval() | NOTHING)
+    template: str | None = option(None, TEMPLATES)
 
     def count_evals(self, n_labels: int) -> int:
         """`steps * draws`."""
         return self.steps * self.draws
 
     def _check_options(self) -> None:
-        self._check_choices(optimizer=("mirror", "adam"), weights=("uniform", "elbo"))
-        self._check_at_least_one("steps", "draws")
-        if not self.rate > 0:
-            raise InputError(f"rate must be positive; got {self.rate}.")
         schedule = self.backbone_.schedule
-        self._times = Times(schedule, self.weights, self.t_range, self.log_snr_range)
-
-    def _fitted_temperature(self) -> float | None:
-        """The card's, by evaluations, for settings that are the defaults but for their number."""
-        changed = self._changed("steps", "draws")
-        fitted = self.backbone_.temperatures.get(self.method, {})
-        return None if changed else fitted.get(self.steps * self.draws)
+        self.times_ = Times(schedule, self.weights, self.t_range, self.log_snr_range)
 
     def gradient(self, images: Any, candidates: Sequence[Sequence[str]] | None = None) -> Any:
         """`dL/dw_c` at uniform weights, float64 `[b, k]`, over `steps * draws` draws.
@@ -132,93 +101,68 @@ class Weighted(DiffusionMethod):
             InputError: see `scores`.
         """
         loaded, labels = self._inputs(images, candidates)
-        out = np.full((len(loaded), max(map(len, labels or [self.names_]))), np.nan)
-        for chosen, x_0, keys, cond in self._groups(loaded, labels):
-            uniform = torch.full((len(x_0), len(cond)), 1 / len(cond), dtype=torch.float64)
-            steps = [self._derivative(x_0, keys, cond, uniform, s) for s in range(self.steps)]
-            out[chosen, : len(cond)] = torch.stack(steps).mean(0).numpy()
+        classes = replace(self._classes(len(loaded), labels), still=True)
+        found = [o.extra for o in self._outcomes(loaded, classes)]
+        out = np.full((len(found), max(map(len, found))), np.nan)
+        for row, slope in zip(out, found, strict=True):
+            row[: len(slope)] = slope
         return out
 
-    def _score(
-        self,
-        images: list[np.ndarray],
-        labels: list[list[str]] | None,
-        progress: Progress | None,
-    ) -> Scores:
-        logits = np.full((len(images), max(map(len, labels or [self.names_]))), -np.inf)
-        for chosen, x_0, keys, cond in self._groups(images, labels):
-            logits[chosen, : len(cond)] = self._descend(x_0, keys, cond, progress).numpy()
-        cost = np.full(len(images), self.count_evals(0))
-        return Scores(logits, cost, cost.copy())
+    def _classes(self, n: int, labels: list[list[str]] | None) -> WeightedClasses:
+        """Images with the same classes share a lane, since a soft condition mixes one set."""
+        classes = super()._classes(n, labels)
+        lanes: dict[tuple[int, ...], int] = {}
+        lane = [lanes.setdefault(tuple(rows), len(lanes)) for rows in classes.rows]
+        return WeightedClasses(**vars(classes), lane=lane, sets=[*lanes])
 
-    def _groups(
-        self, images: list[np.ndarray], labels: list[list[str]] | None
-    ) -> Iterator[tuple[list[int], Tensor, list[int], Condition]]:
-        """Images that share their classes, a batch at a time: positions, x_0, keys, conditions."""
-        if labels is not None:
-            self._check_candidates(labels)
-        size = max(1, self._rows_a_call() // self.draws)
-        if labels is None:
-            sets = [(list(range(len(images))), self._class_conditions)]
-        else:
-            prompts, rows = unique_prompts([fill(self.templates_, one) for one in labels])
-            table = self.backbone_.embed(prompts)
-            same: dict[tuple[int, ...], list[int]] = {}
-            for i, own in enumerate(rows):
-                same.setdefault(tuple(own), []).append(i)
-            sets = [(who, table[torch.tensor(r)]) for r, who in same.items()]
-        for who, cond in sets:
-            for start in range(0, len(who), size):
-                chosen = who[start : start + size]
-                part = [images[i] for i in chosen]
-                keys = [image_key(self.seed, image) for image in part]
-                yield chosen, self._encode(part), keys, cond
-
-    def _descend(
-        self, x_0: Tensor, keys: list[int], cond: Condition, progress: Progress | None
-    ) -> Tensor:
-        """`log w` after all steps, float64 `[b, k]` on the CPU."""
-        v = torch.zeros(len(x_0), len(cond), dtype=torch.float64)
-        adam = torch.optim.Adam([v], lr=self.rate)
+    def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
+        assert isinstance(classes, WeightedClasses)
+        v = torch.zeros(len(classes.rows[image]), dtype=torch.float64)
+        adam, total = torch.optim.Adam([v], lr=self.rate), torch.zeros_like(v)
         for step in range(self.steps):
-            w = v.softmax(1)
-            slope = self._derivative(x_0, keys, cond, w, step)
+            w = v.softmax(0)
+            draws = np.arange(step * self.draws, (step + 1) * self.draws)
+            t = self.times_.at(quantiles(subject.key, draws))
+            lane = classes.lane[image]
+            slopes = yield Jobs(np.zeros_like(draws), draws, t, lane=lane, state=w)
+            slope = torch.from_numpy(slopes).mean(0)
+            total += slope / self.steps
+            if classes.still:
+                continue
             if self.optimizer == "mirror":
                 # A weight never reaches zero: from there no gradient leads back.
-                v = (v - self.rate * slope).log_softmax(1).clamp(min=LEAST)
+                v = (v - self.rate * slope).log_softmax(0).clamp(min=LEAST)
             else:  # through the softmax: dL/dv_c = w_c (dL/dw_c - sum_j w_j dL/dw_j)
-                v.grad = w * (slope - (w * slope).sum(1, keepdim=True))
+                v.grad = w * (slope - (w * slope).sum())
                 adam.step()
-            if progress is not None:
-                progress(self.draws * len(x_0))
-        return v.log_softmax(1)
+        return Outcome(v.log_softmax(0).numpy(), extra=total.numpy())
 
-    def _derivative(
-        self, x_0: Tensor, keys: list[int], cond: Condition, w: Tensor, step: int
-    ) -> Tensor:
-        """`dL/dw` `[b, k]` over the draws of one step, float64 on the CPU."""
-        numbers = np.arange(step * self.draws, (step + 1) * self.draws)
-        most = max(1, self._rows_a_call() // len(x_0))
-        slope = torch.zeros(w.shape, dtype=torch.float64)
-        for start in range(0, self.draws, most):
-            part = numbers[start : start + most]
-            slope += self._slope(x_0, keys, cond, w, part) * len(part) / self.draws
-        return slope
-
-    def _slope(
-        self, x_0: Tensor, keys: list[int], cond: Condition, w: Tensor, numbers: np.ndarray
-    ) -> Tensor:
-        """`dL/dw` `[b, k]` of the mean over these draws, in one call."""
-        backbone, m = self.backbone_, len(numbers)
-        t = np.stack([self._times.at(quantiles(key, numbers)) for key in keys]).ravel()
-        repeated = [key for key in keys for _ in numbers]
-        rows = torch.arange(len(x_0), device=x_0.device).repeat_interleave(m)
-        x_t, t_rows, eps = noised(backbone, x_0[rows], t, repeated, np.tile(numbers, len(keys)))
+    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
+        """`dL/dw` of each row's own loss, float64 `[n, k]`."""
+        assert isinstance(classes, WeightedClasses) and classes.table is not None
+        model, x_0 = self.model_, batch.x_0
+        cond = classes.table[torch.tensor(classes.sets[batch.lane], device=x_0.device)]
+        x_t, t, eps = noised(model, x_0, batch.t, batch.keys, batch.draw)
+        w: Tensor = torch.stack(batch.states)[torch.from_numpy(batch.subject)]
         leaf = w.to(x_0.device).requires_grad_()
         with torch.enable_grad():
-            soft = backbone.mix(cond, leaf)
-            eps_hat = backbone.forward(x_t, t_rows, soft[rows]).eps
-            error = (eps - eps_hat).float().flatten(1).square().sum(1, dtype=torch.float64)
-            loss = self._times.weight * error.sum() / m  # the sum of every image's own loss
-            (slope,) = torch.autograd.grad(loss, leaf)
-        return slope.detach().double().cpu()
+            eps_hat = model.forward(x_t, t, model.conditioner.mix(cond, leaf)).eps
+            weight = batch.on_device(self.times_.weight(batch.t))
+            loss = (weight * distance(eps_hat, eps)).sum()  # the sum of every row's own loss
+            slopes = gradient(loss, leaf)
+        return Results(slopes.double().cpu().numpy(), model.denoiser.cost, 1)
+
+
+@dataclass(frozen=True)
+class WeightedClasses(Classes):
+    """Classes, with the lane of each image.
+
+    Attributes:
+        lane: Number of each image's set of classes.
+        sets: Rows of the table in each set.
+        still: The weights stay uniform: the gradient alone is wanted.
+    """
+
+    lane: list[int]
+    sets: list[tuple[int, ...]]
+    still: bool = False

@@ -15,13 +15,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .hooks import inputs_seen
 
 Keep = Callable[[str, Tensor], None]
 
@@ -42,40 +43,26 @@ def cross_attention_modules(network: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def captured(modules: Mapping[str, Any], keep: Keep) -> Iterator[None]:
-    """While this holds, `keep(name, probabilities)` is called for every run of the modules.
+def captured(modules: dict[str, Any], keep: Keep) -> Iterator[None]:
+    """While this holds, `keep(name, probabilities)` is called for every run of the modules from
+    this thread.
 
     Args:
         modules: As `cross_attention_modules` gives.
         keep: Receives probabilities `[b, heads, pixels, keys]` without gradient, float32; the
             text's keys come first. It should reduce them at once, since they are large.
     """
-    handles = [
-        module.register_forward_pre_hook(partial(_hook, name, keep), with_kwargs=True)
-        for name, module in modules.items()
-    ]
-    try:
+
+    def see(name: str, module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        names = ("hidden_states", "encoder_hidden_states", "attention_mask")
+        given = dict(zip(names, args, strict=False))
+        given |= {k: v for k, v in kwargs.items() if v is not None}
+        with torch.no_grad():
+            hidden, text = given["hidden_states"], given["encoder_hidden_states"]
+            keep(name, attention_probabilities(module, hidden, text, given.get("attention_mask")))
+
+    with inputs_seen(modules, see):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hook(name: str, keep: Keep, module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-    given = dict(
-        zip(("hidden_states", "encoder_hidden_states", "attention_mask"), args, strict=False)
-    )
-    given |= {k: v for k, v in kwargs.items() if v is not None}
-    with torch.no_grad():
-        keep(
-            name,
-            attention_probabilities(
-                module,
-                given["hidden_states"],
-                given["encoder_hidden_states"],
-                given.get("attention_mask"),
-            ),
-        )
 
 
 def attention_probabilities(

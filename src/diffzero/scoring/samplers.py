@@ -18,9 +18,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, Condition, as_column, guided
-from .errors import InputError
-from .schedule import DiscreteSchedule
+from ..errors import InputError
+from ..models.backbone import Backbone
+from ..models.conditioner import Condition
+from ..models.denoiser import as_column
+from ..schedule import DiscreteSchedule
 
 Sampler = Literal["ddim", "dpm++"]
 SAMPLERS = ("ddim", "dpm++")
@@ -31,79 +33,56 @@ def executed_steps(level: float, steps: int) -> int:
     return max(1, round(level * steps))
 
 
-def _prediction(
-    backbone: Backbone,
-    x_t: Tensor,
-    t: float,
-    cond: Condition,
-    guidance: float,
-    empty: Condition | None,
-) -> tuple[Tensor, Tensor]:
+def _prediction(model: Backbone, x_t: Tensor, t: float, cond: Condition) -> tuple[Tensor, Tensor]:
     """`(x_hat, eps_hat)`, x_hat restricted as the checkpoint's scheduler does."""
     times = torch.full((len(x_t),), t, dtype=torch.float64, device=x_t.device)
-    if guidance == 1.0 or empty is None:
-        prediction = backbone.forward(x_t, times, cond)
-    else:
-        blank = empty[torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)]
-        prediction = guided(backbone, x_t, times, cond, blank, guidance)
-    return backbone.restrict(prediction.x), prediction.eps
+    prediction = model.forward(x_t, times, cond)
+    return model.denoiser.limits(prediction.x), prediction.eps
 
 
 @torch.no_grad()
 def denoise(
-    backbone: Backbone,
+    model: Backbone,
     x_t: Tensor,
     cond: Condition,
     level: float,
     steps: int,
-    *,
     sampler: Sampler = "ddim",
-    guidance: float = 1.0,
-    empty: Condition | None = None,
 ) -> Tensor:
-    """From `x_t` at time `level` to a clean `x_0`, in `steps` evaluations a row.
+    """From `x_t` at time `level` to a clean `x_0`, in `steps` evaluations per row.
 
     The times are `level, level (steps - 1) / steps, ...`; the last evaluation gives x_hat.
 
     Args:
-        backbone: The network.
+        model: The model, under guidance if there is to be any.
         x_t: `[b, *shape]`.
         cond: One row each.
         level: Time of `x_t`, in (0, 1].
-        steps: Evaluations, twice that with guidance.
+        steps: Calls of the network.
         sampler: `ddim` or `dpm++`.
-        guidance: 1 is none.
-        empty: The unconditional row, where there is guidance.
 
     Raises:
         InputError: `dpm++` on a schedule without discrete steps.
     """
-    first = max(level, backbone.schedule.t_min)
-    times = [max(first * (steps - i) / steps, backbone.schedule.t_min) for i in range(steps)]
+    first = max(level, model.schedule.t_min)
+    times = [max(first * (steps - i) / steps, model.schedule.t_min) for i in range(steps)]
     if sampler == "dpm++":
-        return _dpm(backbone, x_t, cond, times, guidance, empty)
+        return _dpm(model, x_t, cond, times)
     for here, there in zip(times, [*times[1:], None], strict=True):
-        x, eps = _prediction(backbone, x_t, here, cond, guidance, empty)
+        x, eps = _prediction(model, x_t, here, cond)
         if there is None:
             return x
-        alpha, sigma = backbone.schedule(torch.tensor([there], device=x_t.device))
+        alpha, sigma = model.schedule(torch.tensor([there], device=x_t.device))
         x_t = as_column(alpha, x_t) * x + as_column(sigma, x_t) * eps
     raise AssertionError("steps is at least 1")
 
 
-def _dpm(
-    backbone: Backbone,
-    x_t: Tensor,
-    cond: Condition,
-    times: list[float],
-    guidance: float,
-    empty: Condition | None,
-) -> Tensor:
+def _dpm(model: Backbone, x_t: Tensor, cond: Condition, times: list[float]) -> Tensor:
     from diffusers import DPMSolverMultistepScheduler
 
-    schedule = backbone.schedule
+    schedule = model.schedule
     if not isinstance(schedule, DiscreteSchedule):
-        raise InputError(f"sampler='dpm++' needs discrete steps; {backbone.name} has none.")
+        raise InputError(f"sampler='dpm++' needs discrete steps; {model.name} has none.")
     bar = schedule.alphas_cumprod
     betas = 1 - bar / torch.cat([torch.ones(1, dtype=bar.dtype), bar[:-1]])
     scheduler = DPMSolverMultistepScheduler(
@@ -119,6 +98,6 @@ def _dpm(
     whole = list(dict.fromkeys(round(float(schedule.step(torch.tensor(t)))) for t in times))
     scheduler.set_timesteps(timesteps=whole, device=x_t.device)
     for n in scheduler.timesteps:
-        x, _ = _prediction(backbone, x_t, (int(n) + 1) / schedule.steps, cond, guidance, empty)
+        x, _ = _prediction(model, x_t, (int(n) + 1) / schedule.steps, cond)
         x_t = scheduler.step(x, n, x_t).prev_sample
     return x_t

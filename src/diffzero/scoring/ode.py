@@ -32,12 +32,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, Condition, as_column, guided
-from .errors import InputError
-from .schedule import Schedule
+from ..errors import InputError
+from ..models.backbone import Backbone
+from ..models.conditioner import Condition
+from ..models.denoiser import as_column
+from ..schedule import Schedule
 
-Terminal = Callable[[Tensor, float, Condition], Tensor]
 Solver = Literal["heun", "euler", "adaptive"]
+SlopeAndTrace = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
 def s_range(schedule: Schedule) -> tuple[float, float]:
@@ -58,74 +60,53 @@ def log_grid(s_from: float, s_to: float, steps: int) -> list[float]:
     return [a + (b - a) * i / steps for i in range(steps + 1)]
 
 
-def eps_of(
-    backbone: Backbone,
-    xbar: Tensor,
-    log_s: float,
-    cond: Condition,
-    guidance: float = 1.0,
-    empty: Condition | None = None,
-) -> Tensor:
+def eps_of(model: Backbone, xbar: Tensor, log_s: float, cond: Condition) -> Tensor:
     """`eps_hat` at `x_t = alpha xbar` and the time at which sigma / alpha is s."""
     lam = torch.full((len(xbar),), -2 * log_s, dtype=torch.float64, device=xbar.device)
-    t = backbone.schedule.time(lam)
-    alpha = as_column(backbone.schedule(t)[0], xbar)
-    if guidance == 1.0 or empty is None:
-        return backbone.forward(alpha * xbar, t, cond).eps
-    blank = empty[torch.zeros(len(xbar), dtype=torch.long, device=xbar.device)]
-    return guided(backbone, alpha * xbar, t, cond, blank, guidance).eps
+    t = model.schedule.time(lam)
+    alpha = as_column(model.schedule(t)[0], xbar)
+    return model.forward(alpha * xbar, t, cond).eps
 
 
 @torch.no_grad()
 def flow(
-    backbone: Backbone,
-    xbar: Tensor,
-    cond: Condition,
-    grid: list[float],
-    *,
-    solver: Solver = "heun",
-    guidance: float = 1.0,
-    empty: Condition | None = None,
+    model: Backbone, xbar: Tensor, cond: Condition, grid: list[float], solver: Solver = "heun"
 ) -> Tensor:
     """Carry `xbar` along a grid of log s, up to encode or down to decode.
 
     Args:
-        backbone: The network.
+        model: The model, under guidance if there is to be any.
         xbar: `[b, *shape]` at `s = exp(grid[0])`.
         cond: One row each.
         grid: See `log_grid`.
-        solver: `euler` (DDIM: one evaluation a step) or `heun` (two).
-        guidance: 1 is none.
-        empty: The unconditional row, where there is guidance.
+        solver: `euler` (DDIM: one evaluation per step) or `heun` (two).
 
     Returns:
         `xbar` at `s = exp(grid[-1])`.
     """
     for here, there in pairwise(grid):
-        xbar = _step(backbone, xbar, cond, here, there, solver, guidance, empty)[0]
+        xbar = _step(model, xbar, cond, here, there, solver)
     return xbar
 
 
 def _step(
-    backbone: Backbone,
+    model: Backbone,
     xbar: Tensor,
     cond: Condition,
     here: float,
     there: float,
     solver: Solver,
-    guidance: float,
-    empty: Condition | None,
     slope: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """One step of Euler or of Heun in s; `slope` is eps_hat at `here` if known."""
-    s, s_next = math.exp(here), math.exp(there)
-    first = eps_of(backbone, xbar, here, cond, guidance, empty) if slope is None else slope
+    width = math.exp(there) - math.exp(here)
+    first = eps_of(model, xbar, here, cond) if slope is None else slope
     if solver == "euler":
-        return xbar + (s_next - s) * first, first
+        return xbar + width * first
     # Heun in s, not in log s: where noise rules, xbar grows in proportion to s and eps_hat is
     # constant, so that a step in s is exact, and one in log s chases an exponential.
-    second = eps_of(backbone, xbar + (s_next - s) * first, there, cond, guidance, empty)
-    return xbar + (s_next - s) / 2 * (first + second), first
+    second = eps_of(model, xbar + width * first, there, cond)
+    return xbar + width / 2 * (first + second)
 
 
 @dataclass(frozen=True)
@@ -134,8 +115,8 @@ class Density:
 
     Attributes:
         log_p: float64 `[b, p]`: log p(xbar(s_min)) in nats, by each probe.
-        evals: Network evaluations of a row, the unconditional row of guidance included.
-        vjps: Vector-Jacobian products of a row.
+        evals: Network evaluations per row, the unconditional row of guidance included.
+        vjps: Vector-Jacobian products per row.
     """
 
     log_p: Tensor
@@ -144,7 +125,7 @@ class Density:
 
 
 def log_density(
-    backbone: Backbone,
+    model: Backbone,
     x: Tensor,
     cond: Condition,
     probes: Tensor | None,
@@ -153,20 +134,17 @@ def log_density(
     solver: Solver = "heun",
     rtol: float = 1e-4,
     atol: float = 1e-4,
-    guidance: float = 1.0,
-    empty: Condition | None = None,
     limits: tuple[float, float] | None = None,
-    terminal: Terminal | None = None,
 ) -> Density:
     """log p(x | c) by the probability-flow ODE.
 
-    Heun takes `2 steps + 1` evaluations and `steps + 1` traces a row: the trapezoid rule needs the
-    trace at the grid points alone. A trace is one vector-Jacobian product a probe, or one a
-    dimension where it is exact. The adaptive solver (Dormand-Prince, torchdiffeq) takes what it
-    needs, and steps for all rows together.
+    Heun takes `2 steps + 1` evaluations and `steps + 1` traces per row: the trapezoid rule needs
+    the trace at the grid points alone. A trace is one vector-Jacobian product per probe, or one
+    per dimension where it is exact. The adaptive solver (Dormand-Prince, torchdiffeq) takes what
+    it needs, and steps for all rows together.
 
     Args:
-        backbone: The network.
+        model: The model, under guidance if there is to be any.
         x: `[b, *shape]`, what stands at s_min.
         cond: One row each.
         probes: Hutchinson's `[b, p, *shape]`; None for the exact trace.
@@ -174,62 +152,52 @@ def log_density(
         solver: `heun` or `adaptive`.
         rtol: Of the adaptive solver.
         atol: Of the adaptive solver.
-        guidance: 1 is none.
-        empty: The unconditional row, where there is guidance.
         limits: `(s_min, s_max)`; the schedule's own range if None.
-        terminal: `(xbar, s_max, cond) -> log p [b]`; `N(0, 1 + s_max^2)` if None.
 
     Raises:
         InputError: an unknown solver.
     """
     if solver not in ("heun", "adaptive"):
         raise InputError(f"solver must be heun or adaptive; got {solver!r}.")
-    s_min, s_max = limits or s_range(backbone.schedule)
-    per_call = 1 if guidance == 1.0 else 2
+    s_min, s_max = limits or s_range(model.schedule)
     n_probes = x[0].numel() if probes is None else probes.shape[1]
     calls = 0
 
     def both(xbar: Tensor, log_s: float) -> tuple[Tensor, Tensor]:
         nonlocal calls
         calls += 1
-        return slope_and_trace(backbone, xbar, log_s, cond, probes, guidance, empty)
+        return slope_and_trace(model, xbar, log_s, cond, probes)
 
     if solver == "heun":
-        xbar, total = x, torch.zeros(1, 1, dtype=torch.float64, device=x.device)
-        grid = log_grid(s_min, s_max, steps)
-        for i, here in enumerate(grid):
-            eps, trace = both(xbar, here)
-            left = here - grid[i - 1] if i else 0.0
-            right = grid[i + 1] - here if i < steps else 0.0
-            total = total + 0.5 * (left + right) * math.exp(here) * trace
-            if i < steps:
-                with torch.no_grad():
-                    xbar = _step(
-                        backbone, xbar, cond, here, grid[i + 1], "heun", guidance, empty, eps
-                    )[0]
-        evals = (2 * steps + 1) * per_call
+        xbar, total = _heun(model, x, cond, log_grid(s_min, s_max, steps), both)
+        evals = 2 * steps + 1
     else:
-        xbar, total = _adaptive(both, x, n_probes, probes is None, s_min, s_max, rtol, atol)
-        evals = calls * per_call
-    end = (terminal or gaussian_terminal)(xbar, s_max, cond).double()
-    return Density(end[:, None] + total, evals, calls * n_probes)
+        width = 1 if probes is None else n_probes
+        xbar, total = _adaptive(both, x, width, (s_min, s_max), rtol, atol)
+        evals = calls
+    end = model.denoiser.log_terminal(xbar, s_max, cond).double()
+    return Density(end[:, None] + total, evals * model.denoiser.cost, calls * n_probes)
 
 
-def gaussian_terminal(xbar: Tensor, s_max: float, cond: Condition) -> Tensor:
-    """`log N(xbar; 0, (1 + s_max^2) I)`: data of unit variance, all but drowned in noise."""
-    var = 1 + s_max**2
-    flat = xbar.flatten(1).double()
-    return -0.5 * (flat.square().sum(1) / var + flat.shape[1] * math.log(2 * math.pi * var))
+def _heun(
+    model: Backbone, x: Tensor, cond: Condition, grid: list[float], both: SlopeAndTrace
+) -> tuple[Tensor, Tensor]:
+    """`xbar` at the end of the grid, and the integral of the trace `[b, p]` along it."""
+    xbar, total = x, torch.zeros(1, 1, dtype=torch.float64, device=x.device)
+    last = len(grid) - 1
+    for i, here in enumerate(grid):
+        eps, trace = both(xbar, here)
+        left = here - grid[i - 1] if i else 0.0
+        right = grid[i + 1] - here if i < last else 0.0
+        total = total + 0.5 * (left + right) * math.exp(here) * trace
+        if i < last:
+            with torch.no_grad():
+                xbar = _step(model, xbar, cond, here, grid[i + 1], "heun", eps)
+    return xbar, total
 
 
 def slope_and_trace(
-    backbone: Backbone,
-    xbar: Tensor,
-    log_s: float,
-    cond: Condition,
-    probes: Tensor | None,
-    guidance: float = 1.0,
-    empty: Condition | None = None,
+    model: Backbone, xbar: Tensor, log_s: float, cond: Condition, probes: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`eps_hat` `[b, *shape]` and `tr(d eps_hat / d xbar)`, float64 `[b, p]`.
 
@@ -238,7 +206,7 @@ def slope_and_trace(
     """
     with torch.enable_grad():
         live = xbar.detach().requires_grad_(True)
-        eps = eps_of(backbone, live, log_s, cond, guidance, empty)
+        eps = eps_of(model, live, log_s, cond)
         if probes is None:
             trace = torch.zeros(len(xbar), 1, dtype=torch.float64, device=xbar.device)
             flat = eps.flatten(1)
@@ -258,12 +226,10 @@ def slope_and_trace(
 
 
 def _adaptive(
-    both: Callable[[Tensor, float], tuple[Tensor, Tensor]],
+    both: SlopeAndTrace,
     x: Tensor,
-    n_probes: int,
-    exact: bool,
-    s_min: float,
-    s_max: float,
+    width: int,
+    ends: tuple[float, float],
     rtol: float,
     atol: float,
 ) -> tuple[Tensor, Tensor]:
@@ -274,11 +240,10 @@ def _adaptive(
         eps, trace = both(state[0].to(x.dtype), float(log_s))
         return s * eps.double(), s * trace
 
-    width = 1 if exact else n_probes
     start = torch.zeros(len(x), width, dtype=torch.float64, device=x.device)
-    ends = torch.tensor([math.log(s_min), math.log(s_max)], dtype=torch.float64, device=x.device)
+    span = torch.tensor([math.log(s) for s in ends], dtype=torch.float64, device=x.device)
     with torch.no_grad():
         path, total = odeint(
-            right_hand_side, (x.double(), start), ends, rtol=rtol, atol=atol, method="dopri5"
+            right_hand_side, (x.double(), start), span, rtol=rtol, atol=atol, method="dopri5"
         )
     return path[-1].to(x.dtype), total[-1]

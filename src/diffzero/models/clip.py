@@ -1,4 +1,4 @@
-"""CLIP: the rival, as a pair of encoders. Any transformers CLIP checkpoint.
+"""CLIP: the baseline, as a pair of encoders. Any transformers CLIP checkpoint.
 
 References:
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .stable_diffusion import check_room
+from .backbone import Temperature, naming
+from .cards import Card
+from .conditioner import check_fits, text_window
+from .family import Family, Parts
 
 
 class ClipBackbone:
@@ -35,8 +38,9 @@ class ClipBackbone:
         self.name = name
         self.device, self.dtype = model.device, model.dtype
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self.temperatures: dict[str, dict[int, float]] = {}
+        self.temperatures: tuple[Temperature, ...] = ()
         self.vocabulary: frozenset[str] | None = None
+        self.window = text_window(tokenizer, model.config.text_config)
 
     @torch.no_grad()
     def image_features(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -50,16 +54,19 @@ class ClipBackbone:
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> Tensor:
         """Prompts to unit vectors `[n, d]`."""
-        room = self.tokenizer.model_max_length - self.tokenizer.num_special_tokens_to_add()
-        check_room(self.tokenizer, prompts, self.name, room)
+        room = self.window - self.tokenizer.num_special_tokens_to_add()
+        with naming(self.name):
+            for prompt, ids in zip(prompts, self.tokenizer(prompts).input_ids, strict=True):
+                check_fits(prompt, ids[1:-1], room)
         batch = self.tokenizer(
-            prompts,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
+            prompts, padding="max_length", max_length=self.window, return_tensors="pt"
         ).to(self.device)
         features = self.model.get_text_features(batch.input_ids, batch.attention_mask)
         return functional.normalize(as_vectors(features), dim=-1)
+
+    def networks(self) -> dict[str, Any]:
+        """The parts that have weights, by name."""
+        return {"network": self.model}
 
     def signature(self, prompts: list[str]) -> list[Any]:
         """Token ids."""
@@ -69,3 +76,20 @@ class ClipBackbone:
 def as_vectors(features: Any) -> Tensor:
     """transformers 5 wraps features in an output object, transformers 4 gives the tensor."""
     return features if isinstance(features, Tensor) else features.pooler_output
+
+
+def build(parts: Parts, card: Card) -> ClipBackbone:
+    """A CLIP model of its parts."""
+    return ClipBackbone(parts["model"], parts["tokenizer"], parts["processor"], card.name)
+
+
+FAMILY = Family(
+    "clip",
+    (),
+    {
+        "model": ("CLIPModel",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "processor": ("CLIPImageProcessor", "CLIPImageProcessorFast"),
+    },
+    build,
+)

@@ -1,1 +1,0 @@
-"""Backbones by family, one file each; `cards.yaml` lists checkpoints as data."""

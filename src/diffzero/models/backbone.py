@@ -1,0 +1,177 @@
+"""Backbones: codec x conditioner x denoiser, one frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..schedule import Schedule
+from .codec import Codec
+from .conditioner import Condition, Conditioner
+from .denoiser import Denoiser, Guided, Prediction
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Temperatures fitted for one method with one set of its arguments.
+
+    Attributes:
+        method: Name of the method.
+        settings: Its arguments when they were fitted, but for the number of draws.
+        fitted: Temperature by number of draws.
+    """
+
+    method: str
+    settings: Settings
+    fitted: Mapping[int, float]
+
+
+@dataclass
+class Backbone:
+    """A frozen diffusion model.
+
+    Attributes:
+        name: For messages and records.
+        codec: Images to `x_0` and back.
+        conditioner: Prompts to conditions.
+        denoiser: The network.
+        template: Prompt of a class when the user names none.
+        temperatures: Fitted temperatures, if the card has any.
+        vocabulary: Words the model was trained with, or None when it knows more than can be
+            listed.
+        attention: The network's modules that attend to text, by name, in the order of
+            `named_modules`; empty for a model that reads no text.
+        halvings: How often the network halves the side of `x_0`.
+    """
+
+    name: str
+    codec: Codec
+    conditioner: Conditioner
+    denoiser: Denoiser
+    template: str = "a photo of a {}"
+    temperatures: tuple[Temperature, ...] = ()
+    vocabulary: frozenset[str] | None = None
+    attention: dict[str, Any] = field(default_factory=dict)
+    halvings: int = 0
+
+    @property
+    def schedule(self) -> Schedule:
+        """alpha and sigma of time."""
+        return self.denoiser.schedule
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.denoiser.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's weights and of `x_t`."""
+        return self.denoiser.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of `x_0`, without the batch axis."""
+        return self.codec.shape
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the images that `encode` takes."""
+        return self.codec.image_size
+
+    @property
+    def grey_step(self) -> float | None:
+        """Width of a grey step in [-1, 1] of a pixel model's images; None in a latent space."""
+        return self.codec.grey_step
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images `[b, 3, s, s]` in [-1, 1] to `x_0` `[b, *shape]`, ready for the network."""
+        return self.codec.encode(images.to(self.device)).to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        """`x_0` `[b, *shape]` to images `[b, 3, s, s]` in [-1, 1]."""
+        return self.codec.decode(x)
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """One condition row per prompt; the empty prompt is the unconditional model.
+
+        Raises:
+            InputError: a prompt that the model cannot take.
+        """
+        with naming(self.name):
+            return self.conditioner.embed(prompts)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
+        """One prediction per row: `x_t` `[b, *shape]`, `t` `[b]` in [0, 1]."""
+        return self.denoiser(x_t, t, cond)
+
+    def guided(self, guidance: float) -> Self:
+        """The same model under classifier-free guidance; a scale of 1 is none.
+
+        Raises:
+            InputError: a model without an unconditional branch.
+        """
+        if guidance == 1:
+            return self
+        other = copy(self)
+        other.denoiser = Guided(self.denoiser, self.embed([""]), guidance)
+        return other
+
+    def resized(self, resolution: int) -> Self:
+        """The same network for images of another side in pixels.
+
+        Raises:
+            InputError: a side that codec and network cannot take.
+        """
+        with naming(self.name):
+            codec = self.codec.resized(resolution, self.halvings)
+        if codec is self.codec:
+            return self
+        other = copy(self)
+        other.name, other.codec = f"{self.name}@{resolution}", codec
+        # Errors are summed over dimensions, of which there are others: no temperature fits.
+        other.temperatures = ()
+        return other
+
+    def signature(self, prompts: list[str]) -> list[object]:
+        """Equal for two prompts exactly when the model cannot tell them apart."""
+        return self.conditioner.signature(prompts)
+
+    def networks(self) -> dict[str, Any]:
+        """The parts that have weights, by name."""
+        own = {
+            "network": getattr(self.denoiser, "network", None),
+            "vae": getattr(self.codec, "vae", None),
+        }
+        stream = getattr(self.conditioner, "stream", None)
+        own["text encoder"] = getattr(stream, "encoder", None)
+        return {name: part for name, part in own.items() if part is not None}
+
+    def default_batch_size(self) -> int:
+        """Rows per network call when the user names no number."""
+        numel = int(torch.Size(self.shape).numel())
+        return max(8, min(64, 2**15 // numel))
+
+
+class naming:
+    """Puts a model's name before the message of an `InputError`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, InputError) and not str(error).startswith(self.name):
+            raise InputError(f"{self.name}: {error}") from None

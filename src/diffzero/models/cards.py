@@ -1,0 +1,124 @@
+"""Cards: checkpoints as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+
+ZOO = Path(__file__).parent.parent / "zoo"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A checkpoint as data.
+
+    Attributes:
+        name: What `load` takes.
+        family: `stable-diffusion`, `deepfloyd`, `ddpm` or `clip`.
+        source: A folder, or a hub id.
+        mirrors: Hub ids tried in turn when the source is gone.
+        revision: Of the hub repository.
+        dtype: Of the weights on a GPU; on a CPU they are float32.
+        variant: Of the weight files, where a repository keeps several: `fp16` halves a download.
+        prediction: What the network predicts, when its own config does not say or is wrong.
+        resolution: Side in pixels of its images, when the network's config does not say.
+        licence: Of the weights.
+        template: Prompt used when the user names none; the family's own if None.
+        temperatures: Each with `method`, `settings` and `fitted`, see `models.backbone`.
+        vocabulary: Words of a bundled model's captions, None if open.
+        classes: Class names of a class-conditional model, in the order of its embedding.
+        grey_step: Width of a grey step in [-1, 1] of the images it was trained on, if not 2/255.
+        patch: Side of the pixel blocks that a pixel model takes as one place, if not 1.
+        accuracy: Measured accuracies, one line each.
+    """
+
+    name: str
+    family: str
+    source: str
+    mirrors: list[str] = field(default_factory=list)
+    revision: str = "main"
+    dtype: str = "float32"
+    variant: str | None = None
+    prediction: str | None = None
+    resolution: int | None = None
+    licence: str = "see the model's page"
+    template: str | None = None
+    temperatures: list[dict[str, Any]] = field(default_factory=list)
+    vocabulary: list[str] | None = None
+    classes: list[str] | None = None
+    grey_step: float | None = None
+    patch: int = 1
+    accuracy: list[str] = field(default_factory=list)
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the weights come with the package."""
+        return Path(self.source).parent == ZOO
+
+
+def cards() -> dict[str, Card]:
+    """All cards by name: the bundled models first."""
+    found = {}
+    for path in sorted(ZOO.glob("*/card.yaml")):
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found[path.parent.name] = Card(name=path.parent.name, source=str(path.parent), **data)
+    listed = yaml.safe_load((Path(__file__).parent / "cards.yaml").read_text(encoding="utf-8"))
+    return found | {name: Card(name=name, **data) for name, data in listed.items()}
+
+
+def card_of_folder(path: Path, family: str, **own: Any) -> Card:
+    """The folder's own `card.yaml` where it has one, as `diffzero train` writes it.
+
+    Args:
+        path: The folder.
+        family: What its files say it is.
+        own: What goes before the file: `name`, `source`.
+
+    Raises:
+        InputError: a file that is no card.
+    """
+    file, data = path / "card.yaml", {}
+    if file.is_file():
+        try:
+            data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, OSError):
+            raise InputError(f"{file}: damaged; fix it or remove it.") from None
+        _check_card(file, data)
+    return Card(**(data | {"name": path.name, "source": str(path)} | own | {"family": family}))
+
+
+def _check_card(file: Path, data: Any) -> None:
+    """Refuse what is not a card's keys with values of their kinds."""
+    known = {f.name: f.type for f in fields(Card)}
+    if not isinstance(data, Mapping):
+        raise InputError(f"{file}: damaged; a card is a mapping. Fix it or remove it.")
+    for key, value in data.items():
+        if key not in known:
+            raise InputError(f"{file}: damaged; a card has no {key!r}. Fix it or remove it.")
+        if value is not None and not _fits(str(known[key]), value):
+            raise InputError(
+                f"{file}: damaged; {key} is a {known[key]}, got {value!r:.60}. Fix or remove it."
+            )
+
+
+def _fits(kind: str, value: Any) -> bool:
+    if kind.startswith("list[str]"):
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if kind.startswith("list[dict"):
+        parts = {"method", "settings", "fitted"}
+        return isinstance(value, list) and all(
+            isinstance(v, dict) and set(v) == parts and isinstance(v["fitted"], dict)
+            for v in value
+        )
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind.startswith("float"):
+        return number and abs(value) < float("inf")
+    if kind.startswith("int"):
+        return number and isinstance(value, int) and 0 < value < 10**5
+    return isinstance(value, str)

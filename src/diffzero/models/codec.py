@@ -1,0 +1,171 @@
+"""Codecs: from images in [-1, 1] to the network's `x_0`, and back.
+
+A codec owns everything about that space: scaling, shift, the side that images must have, and the
+precision that its own network needs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from copy import copy
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from ..errors import InputError
+
+AT_ONCE = 64  # images through a VAE in one call
+
+
+class Codec(ABC):
+    """Where `x_0` lives.
+
+    Attributes:
+        image_size: Side in pixels of the images that `encode` takes.
+        shape: Of `x_0`, without the batch axis.
+        grey_step: Width of a grey step in [-1, 1] of a pixel model's images; None in a latent
+            space.
+    """
+
+    image_size: int
+    shape: tuple[int, ...]
+    grey_step: float | None = None
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images `[b, 3, s, s]` in [-1, 1] to `x_0` `[b, *shape]`."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Tensor:
+        """`x_0` `[b, *shape]` to images `[b, 3, s, s]` in [-1, 1]."""
+
+    def resized(self, resolution: int, halvings: int) -> Self:
+        """The same codec for images of another side in pixels.
+
+        Args:
+            resolution: The side.
+            halvings: How often the denoiser halves the side of `x_0`.
+
+        Raises:
+            InputError: a codec that has but one size, or a side that cannot be halved so often.
+        """
+        if resolution == self.image_size:
+            return self
+        raise InputError(
+            f"This model takes images of {self.image_size} pixels only; leave out resolution."
+        )
+
+
+class Pixels(Codec):
+    """The pixels themselves, or each block of them as one place of more channels.
+
+    Args:
+        channels: 3, or 1 for a grey model, which sees the mean over colours.
+        side: Side of the images in pixels.
+        grey_step: Width of a grey step in [-1, 1].
+        patch: Side of the blocks: `x_0` is `[channels patch^2, side / patch, side / patch]`. It
+            is a mere reordering, so that densities are those of pixels.
+
+    Raises:
+        InputError: other numbers of channels, or a side that blocks do not fill.
+    """
+
+    def __init__(
+        self, channels: int, side: Any, grey_step: float | None = 2 / 255, patch: int = 1
+    ) -> None:
+        side = square_side(side)
+        if channels not in (1, 3) or side % patch:
+            raise InputError(
+                f"Images have 1 or 3 channels and a side that blocks of {patch} fill; got "
+                f"{channels} channels and {side} pixels."
+            )
+        self.channels, self.patch, self.image_size = channels, patch, side
+        self.shape = (channels * patch**2, side // patch, side // patch)
+        self.grey_step = grey_step
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The pixels; their mean over channels for a grey model."""
+        x = images if self.channels == 3 else images.mean(1, keepdim=True)
+        return x if self.patch == 1 else pixel_unshuffle(x, self.patch)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The pixels, clipped, as RGB."""
+        x = x if self.patch == 1 else pixel_shuffle(x, self.patch)
+        return x.clamp(-1, 1).expand(-1, 3, -1, -1)
+
+
+class Latents(Codec):
+    """The mean of a VAE's posterior (a sample would add noise that no class explains), scaled.
+
+        x_0 = (E(image) - shift) * scale,    image = D(x_0 / scale + shift).
+
+    Args:
+        vae: An `AutoencoderKL`, or an `AutoencoderTiny`, whose latents come already scaled.
+        side: Side of `x_0`, what the denoiser was built for.
+
+    Raises:
+        InputError: a scale that is not a finite number, or another kind of autoencoder.
+
+    References:
+        Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2021.
+        https://arxiv.org/abs/2112.10752
+    """
+
+    def __init__(self, vae: Any, side: Any) -> None:
+        config = vae.config
+        self.vae, side = vae.eval(), square_side(side)
+        self.tiny = type(vae).__name__ == "AutoencoderTiny"
+        blocks = config.encoder_block_out_channels if self.tiny else config.block_out_channels
+        self.factor = 2 ** (len(blocks) - 1)
+        # A tiny autoencoder is trained to give what the scaled latents of the large one are.
+        self.scale = 1.0 if self.tiny else config.scaling_factor
+        self.shift = 0.0 if self.tiny else getattr(config, "shift_factor", None) or 0.0
+        for name, value in (("scaling_factor", self.scale), ("shift_factor", self.shift)):
+            if not isinstance(value, int | float) or not 0 <= abs(value) < float("inf"):
+                raise InputError(f"The VAE's {name} must be a finite number; got {value!r}.")
+        if not self.scale:
+            raise InputError("The VAE's scaling_factor is 0, which leaves nothing of the image.")
+        self.shape: tuple[int, ...] = (config.latent_channels, side, side)
+        self.image_size = side * self.factor
+        # Some VAEs overflow in half precision and say so in their config.
+        if getattr(config, "force_upcast", False) and vae.dtype == torch.float16:
+            self.vae.to(torch.float32)
+
+    def resized(self, resolution: int, halvings: int) -> Self:
+        """The same VAE for images of another side in pixels."""
+        step = self.factor * 2**halvings
+        if resolution < step or resolution % step:
+            raise InputError(
+                f"This model takes resolutions that are multiples of {step}; got {resolution}."
+            )
+        other = copy(self)
+        other.image_size = resolution
+        other.shape = (self.shape[0], resolution // self.factor, resolution // self.factor)
+        return other
+
+    def encode(self, images: Tensor) -> Tensor:
+        """`(E(images) - shift) * scale`."""
+        found = []
+        for chunk in images.to(self.vae.device, self.vae.dtype).split(AT_ONCE):
+            code = self.vae.encode(chunk)
+            found.append(code.latents if self.tiny else code.latent_dist.mean)
+        return (torch.cat(found) - self.shift) * self.scale
+
+    def decode(self, x: Tensor) -> Tensor:
+        """`D(x / scale + shift)`, clipped."""
+        z = (x / self.scale + self.shift).to(self.vae.device, self.vae.dtype)
+        return torch.cat([self.vae.decode(c).sample for c in z.split(AT_ONCE)]).clamp(-1, 1)
+
+
+def square_side(size: Any) -> int:
+    """The side of a square given as a number or as a pair of equal ones, as configs have it.
+
+    Raises:
+        InputError: anything else.
+    """
+    pair = list(size) if isinstance(size, list | tuple) else [size]
+    if len(set(pair)) != 1 or not isinstance(pair[0], int) or pair[0] < 1:
+        raise InputError(f"sample_size must be one side, or two that are equal; got {size!r}.")
+    return pair[0]

@@ -1,0 +1,355 @@
+"""Conditioners: from prompts to what the network is conditioned on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .hooks import output_replaced
+
+PROMPTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the network is conditioned on: named tensors with one row per prompt.
+
+    Indexing with a tensor of row numbers gives the condition of a batch.
+    """
+
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, rows: Tensor | slice) -> Condition:
+        return Condition({k: v[rows] for k, v in self.tensors.items()})
+
+    def __add__(self, other: Condition) -> Condition:
+        return Condition({k: torch.cat([v, other.tensors[k]]) for k, v in self.tensors.items()})
+
+
+class Conditioner(ABC):
+    """From prompts to conditions."""
+
+    @abstractmethod
+    def embed(self, prompts: list[str]) -> Condition:
+        """One condition row per prompt; the empty prompt is the unconditional model.
+
+        Raises:
+            InputError: a prompt that the model cannot take.
+        """
+
+    def signature(self, prompts: list[str]) -> list[object]:
+        """Equal for two prompts exactly when the model cannot tell them apart."""
+        return list(prompts)
+
+    def mix(self, cond: Condition, weights: Tensor) -> Condition:
+        """Soft conditions `sum_c w_c cond_c`, one row for each row of weights.
+
+        Differentiable in the weights. Every tensor of the condition is averaged.
+
+        Args:
+            cond: Conditions of the k classes.
+            weights: `[b, k]`, rows on the simplex.
+        """
+        return Condition(
+            {
+                name: torch.einsum("bk,k...->b...", weights.to(rows.dtype), rows)
+                for name, rows in cond.tensors.items()
+            }
+        )
+
+
+class ClassTable(Conditioner):
+    """The classes of a class-conditional network, by name.
+
+    Args:
+        classes: Names in the order of the embedding; "0", "1", ... if None.
+        rows: Rows of the network's class embedding; one more than there are classes is the null
+            class of classifier-free guidance.
+        device: Where the network is.
+        embedding: The network's class embedding, of which soft conditions are made.
+
+    Raises:
+        InputError: names that do not fit the number of rows.
+    """
+
+    def __init__(
+        self, classes: Sequence[str] | None, rows: int, device: torch.device, embedding: Any
+    ) -> None:
+        self.classes = [str(i) for i in range(rows)] if classes is None else list(classes)
+        if rows - len(self.classes) not in (0, 1):
+            raise InputError(
+                f"The network embeds {rows} classes and the card names {len(self.classes)}; name "
+                "all, or all but the null class."
+            )
+        self.null_class = len(self.classes) if rows > len(self.classes) else None
+        self.device, self.embedding = device, embedding
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """Class numbers `[n]`; the null class for the empty prompt.
+
+        Raises:
+            InputError: a word that is not one of the classes, or no null class.
+        """
+        rows = torch.empty(len(prompts), dtype=torch.long, device=self.device)
+        for i, prompt in enumerate(prompts):
+            if prompt in self.classes:
+                rows[i] = self.classes.index(prompt)
+            elif prompt == "" and self.null_class is not None:
+                rows[i] = self.null_class
+            elif prompt == "":
+                raise InputError("This model has no null class, so guidance must stay 1 (none).")
+            else:
+                raise InputError(
+                    f"This model has no class {prompt!r}; it has {', '.join(self.classes)}."
+                )
+        return Condition({"class": rows})
+
+    def mix(self, cond: Condition, weights: Tensor) -> Condition:
+        """`sum_c w_c e_c` of the class embeddings, which stand in for a class number.
+
+        Raises:
+            InputError: a network whose class embedding is not a table.
+        """
+        if not isinstance(self.embedding, torch.nn.Embedding):
+            raise InputError("This model embeds classes by a function, which cannot be mixed.")
+        table = self.embedding.weight.detach()[cond.tensors["class"]]
+        return Condition({"embedding": weights.to(table.dtype) @ table})
+
+
+class TextStream:
+    """One text encoder with its tokenizer.
+
+    Args:
+        tokenizer: As the checkpoint has it.
+        encoder: Its text encoder; the weights are used in place.
+        window: Tokens of a prompt, special ones and padding included; what tokenizer and encoder
+            allow if None.
+        start: Prompts begin with the tokenizer's start token.
+        lower: Prompts are lower-cased and stripped first.
+        masked: The encoder is told which tokens are padding.
+        layer: Which hidden state is the condition: None for the encoder's own last output, or a
+            number such as -2 for the layer before the last.
+
+    Attributes:
+        first_token: Place of a prompt's first own token: 1 after a start token.
+        room: Own tokens that fit a prompt, special ones apart.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        encoder: Any,
+        *,
+        window: int | None = None,
+        start: bool = True,
+        lower: bool = False,
+        masked: bool = False,
+        layer: int | None = None,
+    ) -> None:
+        self.tokenizer, self.encoder = tokenizer, encoder.eval()
+        self.window = window or text_window(tokenizer, encoder.config)
+        self.start, self.lower, self.masked, self.layer = start, lower, masked, layer
+        self.first_token = int(start)
+        self.room = self.window - 1 - self.first_token
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text by itself, without special tokens."""
+        known = self.tokenizer.get_added_vocab()
+        texts = [vectors_spelled_out(text, known) for text in texts]
+        if self.lower:
+            texts = [text.lower().strip() for text in texts]
+        return [list(i) for i in self.tokenizer(texts, add_special_tokens=False).input_ids]
+
+    def vectors(self, ids: list[int]) -> Tensor:
+        """Input embeddings of token ids, `[n, d]`."""
+        table = self.encoder.get_input_embeddings().weight
+        return table[torch.tensor(ids, device=table.device)].detach()
+
+    def embed(
+        self, rows: list[list[int]], vectors: Tensor | None = None, places: Any = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Hidden states of prompts given as token ids, special tokens and padding added.
+
+        Args:
+            rows: Ids of each prompt, at most `room` of them, as `pieces` gives.
+            vectors: `[n, d]`, input embeddings that replace one token of each row; gradients flow
+                to them.
+            places: Which token of each row they replace.
+
+        Returns:
+            States `[n, window, d]`, the pooled vectors `[n, d']` if the encoder makes any, and
+            the mask of own and special tokens `[n, window]`.
+
+        Raises:
+            InputError: a row of more than `room` ids.
+        """
+        ids, mask = self._with_special(rows)
+        if vectors is None:
+            with torch.no_grad():
+                parts = [
+                    self._encode(i, m)
+                    for i, m in zip(
+                        ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True
+                    )
+                ]
+            states = torch.cat([states for states, _ in parts])
+            pooled = None if parts[0][1] is None else torch.cat([p for _, p in parts])  # type: ignore[misc]
+            return states, pooled, mask.to(states.device)
+        where = torch.tensor(places) + self.first_token
+
+        def replace(output: Tensor) -> Tensor:
+            place = torch.arange(output.shape[1], device=output.device)
+            chosen = (place == where.to(output.device)[:, None])[..., None]
+            return torch.where(chosen, vectors.to(output)[:, None], output)
+
+        with output_replaced(self._embedding(), replace):
+            states, pooled = self._encode(ids, mask)
+        return states, pooled, mask.to(states.device)
+
+    def _embedding(self) -> Any:
+        """The module that embeds tokens. T5's encoder may hold one of its own for the shared
+        table, and that is the one that runs."""
+        inner = getattr(self.encoder, "encoder", None)
+        return getattr(inner, "embed_tokens", None) or self.encoder.get_input_embeddings()
+
+    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        device = self.encoder.device
+        given = mask.to(device) if self.masked else None
+        out = self.encoder(
+            ids.to(device), attention_mask=given, output_hidden_states=self.layer is not None
+        )
+        states = out[0] if self.layer is None else out.hidden_states[self.layer]
+        pooled = getattr(out, "text_embeds", None)
+        return states, getattr(out, "pooler_output", None) if pooled is None else pooled
+
+    def _with_special(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Ids and mask `[n, window]`, with start, end and padding as the tokenizer's.
+
+        Raises:
+            InputError: a row of more than `room` ids.
+        """
+        tokens = self.tokenizer
+        head = [tokens.bos_token_id] if self.start else []
+        ids = torch.full((len(rows), self.window), tokens.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for line, on, row in zip(ids, mask, rows, strict=True):
+            if len(row) > self.room:
+                raise InputError(
+                    f"A prompt of {len(row)} tokens does not fit the text encoder's {self.room}. "
+                    "Use shorter or fewer words."
+                )
+            whole = torch.tensor([*head, *row, tokens.eos_token_id])
+            line[: len(whole)], on[: len(whole)] = whole, 1
+        return ids, mask
+
+
+class Text(Conditioner):
+    """Text of one stream: the network attends to the encoder's hidden states.
+
+    What attention maps and inversion need beside the rest is here; conditioners of several
+    streams extend it.
+
+    Args:
+        stream: The text encoder that is attended to first.
+        dtype: Of the network that reads the states.
+    """
+
+    def __init__(self, stream: TextStream, dtype: torch.dtype) -> None:
+        self.stream, self.dtype = stream, dtype
+        self.first_token, self.room = stream.first_token, stream.room
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """States of whole prompts.
+
+        Raises:
+            InputError: a prompt of more tokens than the encoder has room for.
+        """
+        rows = self.pieces(prompts)
+        for prompt, ids in zip(prompts, rows, strict=True):
+            check_fits(prompt, ids, self.room)
+        return self.embed_tokens(rows)
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text by itself, without special tokens."""
+        return self.stream.pieces(texts)
+
+    def token_vectors(self, ids: list[int]) -> Tensor:
+        """Input embeddings of token ids, `[n, d]`."""
+        return self.stream.vectors(ids)
+
+    def embed_tokens(
+        self,
+        rows: list[list[int]],
+        vectors: Tensor | None = None,
+        places: list[int] | None = None,
+    ) -> Condition:
+        """Conditions of prompts given as token ids, see `TextStream.embed`."""
+        return Condition({"text": self.stream.embed(rows, vectors, places)[0].to(self.dtype)})
+
+    def text_states(self, cond: Condition) -> Tensor:
+        """The text encoder's hidden states within a condition, `[n, window, d]`."""
+        return cond.tensors["text"]
+
+    def signature(self, prompts: list[str]) -> list[Any]:
+        """Token ids."""
+        return [tuple(ids) for ids in self.pieces(prompts)]
+
+
+def check_fits(prompt: str, ids: list[int], room: int) -> None:
+    """Refuse a prompt that the text encoder would cut.
+
+    Raises:
+        InputError: more than `room` tokens, special ones apart.
+    """
+    if len(ids) > room:
+        raise InputError(
+            f"The model reads at most {room} tokens; {prompt[:60]!r}... has {len(ids)}. Shorten "
+            "the label or the template."
+        )
+
+
+def text_window(tokenizer: Any, config: Any) -> int:
+    """Tokens that a prompt may have: the tokenizer's maximum, or the encoder's if that is less.
+
+    A tokenizer whose files say nothing has a maximum beyond any encoder's.
+
+    Raises:
+        InputError: neither says how long a text may be.
+    """
+    most = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
+    known = [n for n in most if n is not None and 2 < n < 10**6]
+    if not known:
+        raise InputError(
+            "Neither tokenizer (model_max_length) nor text encoder (max_position_embeddings) says "
+            "how many tokens a text may have; put the number into tokenizer_config.json."
+        )
+    return int(min(known))
+
+
+def vectors_spelled_out(text: str, added: dict[str, int]) -> str:
+    """A learned token of several vectors, written as all of them.
+
+    `load_textual_inversion` files the vectors of `<mine>` under `<mine>`, `<mine>_1`, ...
+
+    Args:
+        text: A prompt.
+        added: The tokenizer's added tokens.
+    """
+    for token in added:
+        if token in text and f"{token}_1" in added:
+            parts, n = [token], 1
+            while f"{token}_{n}" in added:
+                parts.append(f"{token}_{n}")
+                n += 1
+            if " ".join(parts) not in text:
+                text = text.replace(token, " ".join(parts))
+    return text

@@ -1,0 +1,96 @@
+"""What a family of models is: which pipelines, made of which parts, and how they are put together.
+
+A new family is one file with a `FAMILY`, named in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from ..errors import InputError
+from .cards import Card
+
+Parts = dict[str, Any]
+FAMILIES = {
+    "stable-diffusion": "sd",
+    "deepfloyd": "deepfloyd",
+    "ddpm": "ddpm",
+    "clip": "clip",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Attributes:
+        name: As cards name it.
+        pipelines: Classes of diffusers pipelines that hold such a model, in `model_index.json`
+            or in memory.
+        parts: Classes that each needed part may have; a part's name is its folder and its
+            attribute. A scheduler is given to `build` as its config.
+        build: Makes the model of its parts and its card.
+        weighted: Parts that have weights.
+        packages: Python packages that reading it needs beside diffzero's own.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    parts: Mapping[str, tuple[str, ...]]
+    build: Callable[[Parts, Card], Any]
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weighted(self) -> tuple[str, ...]:
+        """Parts that have weights: neither scheduler nor tokenizers nor processors."""
+        without = ("scheduler", "tokenizer", "processor")
+        return tuple(p for p in self.parts if not p.startswith(without))
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"No family {name!r}; there are {', '.join(FAMILIES)}.")
+    return import_module(f".{FAMILIES[name]}", __package__).FAMILY
+
+
+def families() -> list[Family]:
+    """All of them."""
+    return [family_named(name) for name in FAMILIES]
+
+
+def family_of_pipeline(name: str, where: Any) -> Family:
+    """The family of a pipeline's class.
+
+    Raises:
+        InputError: a pipeline that is not supported.
+    """
+    for family in families():
+        if name in family.pipelines:
+            return family
+    known = ", ".join(family.pipelines[0] for family in families() if family.pipelines)
+    raise InputError(
+        f"{where}: a {name or 'pipeline of unknown class'} is not supported yet; {known} and "
+        "CLIP models are."
+    )
+
+
+def check_class(family: Family, part: str, name: str, where: Any) -> None:
+    """Refuse a part of another class than the family can serve.
+
+    Raises:
+        InputError: naming the part, its class and those that are served.
+    """
+    allowed = family.parts[part]
+    if allowed and name not in allowed:
+        raise InputError(
+            f"{where}: its {part} is a {name or 'part of unknown class'}; {family.name} models "
+            f"are read with {' or '.join(allowed)}."
+        )

@@ -1,0 +1,52 @@
+"""Hooks that belong to one thread, so that a loaded model may be used from several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def output_replaced(module: torch.nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While this holds, what `module` gives is changed, for calls from this thread alone."""
+    own = get_ident()
+
+    def hook(module: Any, inputs: tuple, output: Tensor) -> Tensor | None:
+        return change(output) if get_ident() == own else None
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def inputs_seen(
+    modules: dict[str, Any], see: Callable[[str, Any, tuple, dict[str, Any]], None]
+) -> Iterator[None]:
+    """While this holds, `see(name, module, args, kwargs)` is called before every run of a module
+    from this thread."""
+    own = get_ident()
+
+    def hook_of(name: str) -> Callable[[Any, tuple, dict[str, Any]], None]:
+        def hook(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            if get_ident() == own:
+                see(name, module, args, kwargs)
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(hook_of(name), with_kwargs=True)
+        for name, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,219 @@
+"""`load`: from a card's name, a folder, a hub id or a pipeline in memory to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .backbone import Backbone, Temperature, naming
+from .cards import Card, card_of_folder, cards
+from .checkpoint import check_folder, family_of_folder, read_parts
+from .clip import ClipBackbone
+from .family import Parts, check_class, family_named, family_of_pipeline
+from .quiet import quiet
+
+
+def load(
+    source: Any,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    allow_pickle: bool = False,
+    resolution: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> Any:
+    """A model ready to classify with.
+
+    Args:
+        source: A card's name (`diffzero models` lists them), a folder in diffusers' or CLIP's
+            format, a hub id, or a diffusers pipeline in memory.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto` for the best there is; a pipeline in memory
+            stays where it is under `auto`, and is moved otherwise.
+        dtype: `float32`, `float16` or `bfloat16`. If None: float32 on a CPU, the card's
+            elsewhere, and what it has for a pipeline in memory.
+        allow_pickle: Accept weights that are pickles. A pickle runs code of whoever made it.
+        resolution: Side of the images in pixels, for models that take others than their own.
+        classes: Names of the classes of a class-conditional model, in the order of its
+            embedding, where its card does not say.
+
+    Returns:
+        A `Backbone`, or a `ClipBackbone`.
+
+    Raises:
+        InputError: no such model, a missing or half-written checkpoint, a pickle, a format that
+            is not supported, a device that is not there.
+    """
+    if isinstance(source, str | Path):
+        model = _from_name(str(source), place_of(device), dtype, allow_pickle, classes)
+    elif isinstance(source, Backbone | ClipBackbone):
+        model = _as_it_is(source, device, dtype)
+    else:
+        model = _from_pipeline(source, device, dtype, classes)
+    if resolution is None:
+        return model
+    if not isinstance(model, Backbone):
+        raise InputError(f"{model.name} resizes images itself; leave out resolution.")
+    return model.resized(resolution)
+
+
+def _from_name(
+    name: str, place: Any, dtype: str | None, allow_pickle: bool, classes: Sequence[str] | None
+) -> Any:
+    known = cards()
+    if name in known:
+        card = known[name]
+        path = Path(card.source)
+        if not path.is_dir():
+            from .hub import fetch_card
+
+            path = fetch_card(card, allow_pickle)
+    else:
+        path = Path(name).expanduser()
+        card = Card(name=path.name, family="", source=str(path))
+        if not path.is_dir():
+            _refuse_files(path)
+            if name.count("/") != 1 or name.startswith((".", "/", "~")):
+                raise InputError(
+                    f"No model {name!r}: neither a folder nor one of {', '.join(known)}. "
+                    "Hub ids have the form owner/name."
+                )
+            from .hub import fetch_card
+
+            card = replace(card, name=name, source=name)
+            path = fetch_card(card, allow_pickle)
+    family = family_of_folder(path)
+    check_folder(path, family, allow_pickle)
+    if name not in known:
+        card = card_of_folder(path, family.name, name=card.name)
+    if classes is not None:
+        card = replace(card, classes=list(classes))
+    with quiet():
+        parts = read_parts(path, family, dtype_of(dtype, card, place), place, allow_pickle)
+        return finished(family.name, parts, card)
+
+
+def finished(family: str, parts: Parts, card: Card) -> Any:
+    """The model of a family's parts, with what its card knows.
+
+    Raises:
+        InputError: parts that make no model, under the card's name.
+    """
+    with naming(card.name):
+        model = family_named(family).build(parts, card)
+    if card.template is not None:
+        model.template = card.template
+    model.temperatures = tuple(Temperature(**entry) for entry in card.temperatures)
+    if card.vocabulary is not None:
+        model.vocabulary = frozenset(card.vocabulary)
+    return model
+
+
+def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
+    """A model that is loaded already, if it is as the caller wants it."""
+    for word, wanted, has in (("device", device, model.device), ("dtype", dtype, model.dtype)):
+        if wanted not in (None, "auto") and not str(has).removeprefix("torch.").startswith(wanted):
+            raise InputError(
+                f"{model.name} is loaded with {word} {has}; it cannot become {wanted}. Load it "
+                f"anew with {word}={wanted!r}."
+            )
+    return model
+
+
+def _from_pipeline(
+    source: Any, device: str, dtype: str | None, classes: Sequence[str] | None
+) -> Any:
+    from diffusers import DiffusionPipeline
+
+    if not isinstance(source, DiffusionPipeline):
+        raise InputError(
+            "A model is a card's name, a folder, a hub id or a diffusers pipeline; got "
+            f"{type(source).__name__}."
+        )
+    name = source.config.get("_name_or_path") or "pipeline"
+    family = family_of_pipeline(type(source).__name__, name)
+    parts: Parts = {}
+    for part in family.parts:
+        found = getattr(source, part, None)
+        if found is None:
+            raise InputError(
+                f"{name}: the pipeline has no {part}; it needs {', '.join(family.parts)}. Load it "
+                "with all of them."
+            )
+        check_class(family, part, type(found).__name__, name)
+        parts[part] = dict(found.config) if part == "scheduler" else found
+        if part == "scheduler":
+            parts[part].setdefault("_class_name", type(found).__name__)
+    if getattr(source, "image_encoder", None) is not None:
+        raise InputError(
+            f"{name}: a pipeline with an image encoder (IP-Adapter) is not supported; unload it."
+        )
+    moves: dict[str, Any] = {} if device == "auto" else {"device": place_of(device)}
+    if dtype is not None:
+        moves["dtype"] = named_dtype(dtype)
+    for part in family.weighted if moves else ():
+        parts[part].to(**moves)
+    card = Card(
+        name=name, family=family.name, source=name, classes=None if classes is None else [*classes]
+    )
+    return finished(family.name, parts, card)
+
+
+def _refuse_files(path: Path) -> None:
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin", ".pkl"):
+        raise InputError(
+            f"{path}: a pickled checkpoint can run code and is refused. Convert it to a folder "
+            "in diffusers' format with safetensors weights."
+        )
+    if path.suffix == ".safetensors":
+        raise InputError(
+            f"{path}: single-file checkpoints are not read, since their configuration has to be "
+            "guessed. Convert it once with StableDiffusionPipeline.from_single_file(...)."
+            "save_pretrained(FOLDER) and give the folder."
+        )
+    if path.is_file():
+        raise InputError(f"{path}: a model is a folder; this is a file.")
+
+
+def place_of(device: str) -> Any:
+    """The torch device of this name.
+
+    Raises:
+        InputError: one that is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("mps"):
+        raise InputError(
+            "Device 'mps' has no double precision, which noise schedules are computed in. Use cpu."
+        )
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError):
+        raise InputError(
+            f"Device {device!r} is not available here. Use cpu, or auto for the best there is."
+        ) from None
+    return place
+
+
+def dtype_of(dtype: str | None, card: Card, place: Any) -> Any:
+    """The torch dtype that is wanted: float32 on a CPU and the card's elsewhere if None."""
+    return named_dtype(dtype or ("float32" if place.type == "cpu" else card.dtype))
+
+
+def named_dtype(name: str) -> Any:
+    """The torch dtype of this name.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    import torch
+
+    if name not in ("float32", "float16", "bfloat16"):
+        raise InputError(f"dtype must be float32, float16 or bfloat16; got {name!r}.")
+    return getattr(torch, name)

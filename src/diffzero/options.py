@@ -1,0 +1,136 @@
+"""Arguments of methods, each with what it may be, checked in one place.
+
+    draws: int = option(32, whole(1, 10_000))
+
+A dataclass field carries its check as metadata; `check_options` goes through all of them and says
+which argument was wrong, what was given and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import field, fields
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+
+class Check:
+    """What a value may be.
+
+    Args:
+        says: How the allowed values are described after "takes".
+        fits: Whether a value is one.
+    """
+
+    def __init__(self, says: str, fits: Callable[[Any], bool]) -> None:
+        self.says, self.fits = says, fits
+
+    def __or__(self, other: Check) -> Check:
+        return Check(f"{self.says}, or {other.says}", lambda v: self.fits(v) or other.fits(v))
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def whole(low: int, high: int) -> Check:
+    """A whole number between two bounds, both included."""
+
+    def fits(value: Any) -> bool:
+        ok = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+        return ok and low <= int(value) <= high
+
+    return Check(f"a whole number from {low:,} to {high:,}", fits)
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Check:
+    """A finite number between two bounds; the lower one excluded with `above`."""
+    words = "a number"
+    if low > -math.inf:
+        words += f" {'above' if above else 'of at least'} {low:g}"
+    if high < math.inf:
+        words += f"{' and' if low > -math.inf else ''} up to {high:g}"
+
+    def fits(value: Any) -> bool:
+        if not _is_real(value) or not math.isfinite(value):
+            return False
+        return (value > low if above else value >= low) and value <= high
+
+    return Check(words, fits)
+
+
+def one_of(*words: str) -> Check:
+    """One of some words."""
+    return Check(f"one of {', '.join(words)}", lambda v: isinstance(v, str) and v in words)
+
+
+def interval(low: float = -math.inf, high: float = math.inf) -> Check:
+    """`(min, max)`, two finite numbers between bounds, the first below the second."""
+    bounds = "" if low == -math.inf else f" within [{low:g}, {high:g}]"
+
+    def fits(value: Any) -> bool:
+        pair = isinstance(value, tuple | list) and len(value) == 2
+        if not pair or not all(_is_real(v) and math.isfinite(v) for v in value):
+            return False
+        return low <= value[0] < value[1] <= high
+
+    return Check(f"(min, max) with min < max{bounds}", fits)
+
+
+def several(each: Check) -> Check:
+    """At least one value in a list or tuple."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, tuple | list) and len(value) > 0 and all(map(each.fits, value))
+
+    return Check(f"a list, each {each.says}", fits)
+
+
+ANYTHING = Check("anything", lambda v: True)
+NOTHING = Check("None", lambda v: v is None)
+FLAG = Check("True or False", lambda v: isinstance(v, bool | np.bool_))
+WORDS = Check("a text", lambda v: isinstance(v, str))
+TEMPLATES = WORDS | several(WORDS) | NOTHING
+PRIORS = NOTHING | Check(
+    "one positive number per class, by name or in order",
+    lambda v: isinstance(v, Mapping | list | tuple | np.ndarray),
+)
+SEED = whole(-(2**63), 2**64 - 1)
+
+
+def option(default: Any, check: Check, *, positional: bool = False) -> Any:
+    """A dataclass field with a default and what it may be."""
+    return field(default=default, metadata={"check": check}, kw_only=not positional)
+
+
+def check_options(owner: Any, name: str) -> None:
+    """Go through the fields of a dataclass instance.
+
+    Args:
+        owner: The instance.
+        name: What it is called in the message.
+
+    Raises:
+        InputError: the first field whose value is not allowed.
+    """
+    for one in fields(owner):
+        check, value = one.metadata.get("check", ANYTHING), getattr(owner, one.name)
+        try:
+            fits = check.fits(value)
+        except Exception:  # a value that cannot even be compared
+            fits = False
+        if not fits:
+            raise InputError(f"{one.name} of {name} takes {check.says}; got {_short(value)}.")
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
