@@ -32,15 +32,18 @@ def smaller(backbone):
 
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
-    config = dict(backbone.unet.config) | {"block_out_channels": (16, 32), "norm_num_groups": 8}
+    config = dict(backbone.denoiser.network.config) | {
+        "block_out_channels": (16, 32),
+        "norm_num_groups": 8,
+    }
     unet = UNet2DConditionModel.from_config(config).eval()
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     return dz.StableDiffusion(
         SimpleNamespace(
             unet=unet,
-            vae=backbone.vae,
-            text_encoder=backbone.text_encoder,
-            tokenizer=backbone.tokenizer,
+            vae=backbone.codec.vae,
+            text_encoder=backbone.conditioner.stream.encoder,
+            tokenizer=backbone.conditioner.stream.tokenizer,
             scheduler=scheduler,
         ),
         "smaller",
@@ -62,7 +65,7 @@ def bare(backbone, batch, evals):
     calls = max(1, evals // batch)
     began = time.perf_counter()
     for _ in range(calls):
-        backbone.unet(x, t, encoder_hidden_states=rows, return_dict=False)
+        backbone.denoiser.network(x, t, encoder_hidden_states=rows, return_dict=False)
     return calls * batch / (time.perf_counter() - began)
 
 
@@ -88,7 +91,7 @@ def compare(backbone, evals, rounds):
         pairs.append((rate[scoring], rate[bare]))
     ratios = [ours / theirs for ours, theirs in pairs]
     return {
-        "weights": sum(p.numel() for p in backbone.unet.parameters()),
+        "weights": sum(p.numel() for p in backbone.denoiser.network.parameters()),
         "batch_bare": best[bare],
         "batch_scoring": best[scoring],
         "bare_per_s": round(statistics.median(b for _, b in pairs), 1),

@@ -156,7 +156,7 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a bundled model from its data, within a time budget."""
-    from .loading import _device
+    from .models.load import place_of
     from .train import ddpm_card, loop, recipes, report
     from .train.ddpm import PRESETS
 
@@ -167,7 +167,7 @@ def train(
     sources = list(dict.fromkeys([*(data or []), *(["digits=digits"] if with_digits else [])]))
     if not sources:
         raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
-    place = str(_device(device))
+    place = str(place_of(device))
     loop.claim(out, {"recipe": recipe, "data": sources, "preset": preset, "init": init,
                      "seed": seed})  # fmt: skip
     recipes()[recipe](
@@ -238,7 +238,7 @@ def reproduce(
 @app.command()
 def models() -> None:
     """List the models that have a card."""
-    from .loading import cards
+    from .models.cards import cards
 
     rows = [
         (c.name, c.family, "bundled" if c.bundled else c.source, c.licence, "\n".join(c.accuracy))
@@ -254,11 +254,10 @@ def methods() -> None:
 
     rows = []
     for name in METHODS:
-        doc = (method_class(name).__doc__ or "").split("\n\n")
-        cost = next(part for part in doc if part.strip().startswith("Cost:"))
-        text = " ".join(cost.split()).removeprefix("Cost: ")
-        rows.append((name, method_class(name).__name__, doc[0].strip(), text))
-    print_table(["method", "class", "what", "cost"], rows)
+        cls = method_class(name)
+        what = (cls.__doc__ or "").split("\n\n")[0]
+        rows.append((name, cls.__name__, what, cls.needs, cls.cost))
+    print_table(["method", "class", "what", "needs", "evaluations per image"], rows)
 
 
 register(app)
@@ -336,9 +335,9 @@ def build(
     resolution: int | None = None,
 ) -> Any:
     """A classifier of the named method, or of the one that fits the model."""
-    from .backbones.clip import ClipBackbone
-    from .loading import load
     from .methods import make, method_class
+    from .models.clip import ClipBackbone
+    from .models.load import load
 
     if method is not None:
         method_class(method)  # an unknown name fails before the model is loaded
@@ -351,9 +350,9 @@ def build(
 
 def shortened(classifier: Any, shortlist: str, options: dict[str, Any], **place: Any) -> Any:
     """The classifier behind a CLIP model that keeps its best labels, from `MODEL:N`."""
-    from .loading import load
     from .methods.clip import CLIP
     from .methods.compose import Shortlist
+    from .models.load import load
 
     model, _, keep = shortlist.rpartition(":")
     if not model or not keep.isdigit():

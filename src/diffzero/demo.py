@@ -50,9 +50,9 @@ def run(
         InputError: an unreadable image, a limit out of range, a folder that is not there.
     """
     from .cli import note
-    from .loading import load
     from .methods.clip import CLIP
     from .methods.elbo import ELBO
+    from .models.load import load
     from .train.data import caption_words, digits_split
 
     if not 1 <= limit <= 360:

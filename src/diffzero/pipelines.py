@@ -14,7 +14,7 @@ class ZeroShotPipeline:
     """A callable that ranks labels for images. Made by `pipeline`."""
 
     def __init__(self, model: Any, method: str, options: dict[str, Any]) -> None:
-        from .loading import load
+        from .models.load import load
 
         self.model, self.method, self.options = load(model), method, options
 

@@ -48,3 +48,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, bool | str) or value is None:
         return value
     return value.item() if isinstance(value, np.generic) else value
+
+
+def temperature_entry(classifier: Any, fitted: Mapping[int, float]) -> dict[str, Any]:
+    """An entry of a card's `temperatures`.
+
+    Args:
+        classifier: The method with the settings that were used.
+        fitted: Temperature by number of draws.
+    """
+    settings = plain(classifier.settings())
+    return {"method": classifier.method, "settings": settings, "fitted": dict(fitted)}

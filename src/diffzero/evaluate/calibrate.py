@@ -43,9 +43,9 @@ def binned(scored: Scored, edges: np.ndarray) -> np.ndarray:
     matrix = scored.matrix
     v = draw_weights(matrix, "as-run", scored.run.config["draws"])
     weighted = matrix.errors * v[:, :, None, None]
-    which = np.digitize(matrix.t, edges)
+    which, drawn = np.digitize(matrix.t, edges), (~np.isnan(weighted)).sum(1)
     parts = [
-        (weighted * (which == b)[:, :, None, None]).sum(1) / matrix.t.shape[1]
+        np.nansum(weighted * (which == b)[:, :, None, None], axis=1) / drawn
         for b in range(len(edges) + 1)
     ]
     return np.stack(parts, axis=1)

@@ -110,7 +110,7 @@ def _plain(value: Any) -> Any:
 
 def describe_model(source: str, loaded: Any) -> dict[str, Any]:
     """Name, origin, revision and precision of a loaded model."""
-    from ..loading import cards
+    from ..models.cards import cards
 
     card = cards().get(source)
     origin = str(card.source) if card else source

@@ -21,86 +21,63 @@ import numpy as np
 from ..errors import InputError
 from .store import as_sentence
 
-STEP = 1e-4  # of t, for the slope
+COLUMNS = ("image", "class", "template", "draw", "t", "log_snr", "slope", "error")
 
 
-def draw_times(classifier: Any, images: list[np.ndarray]) -> np.ndarray:
-    """The times of an ELBO classifier's draws, float64 `[images, draws]`.
+def draw_times(classifier: Any, image: np.ndarray, draws: int) -> np.ndarray:
+    """The times of an image's draws, float64 `[draws]`.
 
     Args:
-        classifier: A fitted `ELBO`.
-        images: uint8 `[h, w, 3]` each.
+        classifier: A fitted method that keeps draws.
+        image: uint8 `[h, w, 3]`.
+        draws: Their number.
     """
-    import torch
+    from ..noise import image_key
 
-    from ..noise import image_key, quantiles
-
-    draws = np.arange(classifier.draws)
-    keys = [image_key(classifier.seed, image) for image in images]
-    place = np.stack([quantiles(key, draws) for key in keys])
-    schedule = classifier.backbone_.schedule
-    if classifier.weights == "uniform":
-        low, high = classifier.t_range or (schedule.t_min, 1.0)
-        return low + place * (high - low)
-    low, high = classifier.log_snr_range or schedule.log_snr_range()
-    return schedule.time(torch.from_numpy(high - place * (high - low))).numpy()
+    return classifier.times_of(image_key(classifier.seed, image), np.arange(draws))
 
 
 def draw_ranges(classifier: Any) -> dict[str, Any]:
     """How the draws were spread, and the temperature that each number of draws would have."""
-    schedule = classifier.backbone_.schedule
-    fewer = copy.copy(classifier)
+    fewer, times = copy.copy(classifier), classifier.times_
     temperatures = {}
     for n in range(1, classifier.draws + 1):
         fewer.draws = n
         temperatures[str(n)] = fewer.temperature_in_use()
     return {
-        "weights": classifier.weights,
-        "t_range": list(classifier.t_range or (schedule.t_min, 1.0)),
-        "log_snr_range": list(classifier.log_snr_range or schedule.log_snr_range()),
+        "weights": times.weights,
+        "t_range": list(times.t_ends),
+        "log_snr_range": list(times.log_snr_ends),
         "temperatures": temperatures,
     }
-
-
-def slopes(schedule: Any, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`lambda(t)` and `|d lambda / dt|` by a central difference within the schedule's range."""
-    import torch
-
-    low = np.clip(t - STEP, schedule.t_min, 1.0 - 2 * STEP)
-    high = low + 2 * STEP
-    at = [schedule.log_snr(torch.from_numpy(x)).numpy() for x in (t, low, high)]
-    return at[0], np.abs(at[2] - at[1]) / (high - low)
 
 
 def draw_table(
     classifier: Any, images: list[np.ndarray], ids: list[str], errors: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Columns of the score matrix.
+    """Columns of the score matrix; draws that a class was not given have no row.
 
     Args:
-        classifier: A fitted `ELBO`.
+        classifier: A fitted method that keeps draws.
         images: uint8 `[h, w, 3]` each.
         ids: Of the images.
-        errors: `[draws, k, templates]` each, from `draw_errors`.
+        errors: `[draws, k, templates]` each, from `draw_errors`, NaN where there was no draw.
     """
-    table = np.stack(errors)
-    b, d, k, m = table.shape
-    t = draw_times(classifier, images)
-    log_snr, slope = slopes(classifier.backbone_.schedule, t)
+    from ..scoring.times import slopes
 
-    def spread(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values.reshape(-1), k * m)
-
-    return {
-        "image": np.repeat(np.array(ids, dtype=object), d * k * m),
-        "class": np.tile(np.repeat(np.arange(k, dtype=np.int16), m), b * d),
-        "template": np.tile(np.arange(m, dtype=np.int16), b * d * k),
-        "draw": spread(np.tile(np.arange(d, dtype=np.int16), (b, 1))),
-        "t": spread(t),
-        "log_snr": spread(log_snr),
-        "slope": spread(slope),
-        "error": table.reshape(-1),
-    }
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    for image, name, cube in zip(images, ids, errors, strict=True):
+        draw, cls, template = np.nonzero(~np.isnan(cube))
+        t = draw_times(classifier, image, len(cube))
+        log_snr, slope = slopes(classifier.backbone_.schedule, t)
+        columns["image"].append(np.full(len(draw), name, dtype=object))
+        columns["class"].append(cls.astype(np.int16))
+        columns["template"].append(template.astype(np.int16))
+        columns["draw"].append(draw.astype(np.int16))
+        for column, values in (("t", t), ("log_snr", log_snr), ("slope", slope)):
+            columns[column].append(values[draw])
+        columns["error"].append(cube[draw, cls, template])
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 class DrawParts:
@@ -176,7 +153,7 @@ class Matrix:
 
     Attributes:
         ids: Of the images, `[n]`.
-        errors: float64 `[n, draws, k, templates]`.
+        errors: float64 `[n, draws, k, templates]`, NaN where a class was not given a draw.
         t: Time of every draw, `[n, draws]`.
         log_snr: lambda of every draw, `[n, draws]`.
         slope: `|d lambda / dt|` of every draw, `[n, draws]`.
@@ -230,16 +207,15 @@ def read_matrix(folder: Path) -> Matrix:
         table = pd.dataset(files).to_table()
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{folder}/draws: damaged ({error}).") from None
-    k, m, d = (int(pa.compute.max(table[c]).as_py()) + 1 for c in ("class", "template", "draw"))
-    first = np.arange(0, len(table), d * k * m)
-    names = table["image"].take(first).to_numpy()
-    if len(table) != len(names) * d * k * m:
-        raise InputError(f"{folder}/draws: damaged: {len(table):,} rows make no whole images.")
+    number = {c: table[c].to_numpy() for c in ("class", "template", "draw")}
+    names, image = np.unique(table["image"].to_numpy().astype(str), return_inverse=True)
+    d, k, m = (int(number[c].max()) + 1 for c in ("draw", "class", "template"))
     # A chunk that died between matrix and records was scored twice; either copy serves.
-    ids, once = np.unique(names.astype(str), return_index=True)
-    shaped = {
-        c: table[c].to_numpy().reshape(len(names), d, k, m)[once]
-        for c in ("t", "log_snr", "slope", "error")
-    }
-    times = [shaped[c][:, :, 0, 0] for c in ("t", "log_snr", "slope")]
-    return Matrix(ids.astype(object), shaped["error"], *times)
+    errors = np.full((len(names), d, k, m), np.nan)
+    errors[image, number["draw"], number["class"], number["template"]] = table["error"].to_numpy()
+    times = np.full((3, len(names), d), np.nan)
+    for row, column in zip(times, ("t", "log_snr", "slope"), strict=True):
+        row[image, number["draw"]] = table[column].to_numpy()
+    if np.isnan(errors[:, 0]).any():
+        raise InputError(f"{folder}/draws: damaged: {len(table):,} rows make no whole images.")
+    return Matrix(names.astype(object), errors, *times)

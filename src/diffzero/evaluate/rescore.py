@@ -130,15 +130,22 @@ def reduce_draws(weighted: np.ndarray, reduction: str) -> np.ndarray:
         InputError: an unknown reduction.
     """
     if reduction == "mean":
-        return -weighted.mean(1)
-    paired = weighted - weighted.mean((2, 3), keepdims=True)
+        return -np.nanmean(weighted, axis=1)
+    paired = weighted - np.nanmean(weighted, axis=(2, 3), keepdims=True)
     if reduction == "median":
-        return -np.median(paired, axis=1)
+        return -np.nanmedian(paired, axis=1)
     if reduction == "trimmed":
-        from scipy.stats import trim_mean
-
-        return -trim_mean(paired, TRIM, axis=1)
+        return -_trimmed(paired)
     raise InputError(f"--reduction takes {', '.join(REDUCTIONS)}; got {reduction!r}.")
+
+
+def _trimmed(paired: np.ndarray) -> np.ndarray:
+    """Mean over draws `[n, draws, k, m]` without the smallest and largest tenth of each class."""
+    ordered = np.sort(paired, axis=1)  # NaN last
+    count = (~np.isnan(ordered)).sum(1, keepdims=True)
+    cut = (TRIM * count).astype(int)
+    place = np.arange(ordered.shape[1])[None, :, None, None]
+    return np.nanmean(np.where((place >= cut) & (place < count - cut), ordered, np.nan), axis=1)
 
 
 def join_templates(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -182,19 +189,26 @@ def curve_points(draws: int) -> list[int]:
 
 
 def accuracy_curve(scored: Scored, weights: str = "as-run") -> list[dict[str, float]]:
-    """Accuracy with its Wilson interval, and evaluations an image, against the number of draws."""
+    """Accuracy with its Wilson interval and evaluations per image, against the draws."""
     v = draw_weights(scored.matrix, weights, scored.run.config["draws"])
-    sums = np.cumsum(scored.matrix.errors * v[:, :, None, None], axis=1)
+    weighted = scored.matrix.errors * v[:, :, None, None]
+    drawn = np.cumsum(~np.isnan(weighted), axis=1)
+    means = np.nancumsum(weighted, axis=1) / drawn
     total = scored.matrix.t.shape[1]
-    cost = scored.run.config["evaluations_per_image"]
+    cost, full = scored.run.config["evaluations_per_image"], total * drawn[0, 0].size
+    shares = drawn.sum((2, 3)).mean(0) / full
     points = []
     for n in curve_points(total):
         t = temperature_for(scored.run.config, n)
-        logits = join_templates(-sums[:, n - 1] / n, t)
+        logits = join_templates(-means[:, n - 1], t)
         right = int((logits.argmax(1) == scored.labels).sum())
         low, high = wilson(right, len(scored.labels))
         points.append(
-            {"draws": n, "evaluations": cost * n // total, "accuracy": right / len(scored.labels)}
+            {
+                "draws": n,
+                "evaluations": round(cost * shares[n - 1]),
+                "accuracy": right / len(scored.labels),
+            }
             | {"low": low, "high": high}
         )
     return points

@@ -101,12 +101,8 @@ class Scorer:
     ) -> tuple[Any, dict[str, np.ndarray]]:
         if not self.keep_draws:
             return self.classifier.scores(images), {}
-        from ..classifier import Scores
-
-        errors = self.classifier.draw_errors(images)
-        logits = np.stack([self.classifier.reduce(e) for e in errors])
-        evals = np.full(len(images), self.classifier.count_evals(logits.shape[1]))
-        return Scores(logits, evals), draw_table(self.classifier, images, ids, errors)
+        scores, errors = self.classifier.scores_and_draws(images)
+        return scores, draw_table(self.classifier, images, ids, errors)
 
     def _record(
         self, item: Item, scores: Any, proba: np.ndarray, row: int, seconds: float

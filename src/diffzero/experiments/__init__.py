@@ -98,13 +98,13 @@ def make_setting(
     """
     if enlarge is not None and name != "reconstructions":
         raise InputError(f"--enlarge serves the experiment reconstructions; {name} shows none.")
-    from ..loading import load
+    from ..models.load import load
     from ..train.data import load as load_data
 
     backbone = load(model, device=device)
     images = load_data(data, None, "validation").subset(slice(0, limit))
     train = load_data(data, None) if name in ON_TRAIN else None  # decoding takes a while
-    names = getattr(backbone, "classes", None)
+    names = backbone.classes
     if names is not None and names != images.classes:
         raise InputError(
             f"{model} knows {', '.join(names)}, and {data} has {', '.join(images.classes)}. "
@@ -122,10 +122,10 @@ def _stage(backbone: Any, enlarge: str | None) -> Any:
     """
     if enlarge is None:
         return None
-    from ..backbones.deepfloyd import DeepFloyd
-    from ..backbones.super_resolution import SuperResolution
+    from ..models.codec import Pixels
+    from ..models.super_resolution import SuperResolution
 
-    if not isinstance(backbone, DeepFloyd):
+    if not isinstance(backbone.codec, Pixels) or backbone.classes is not None:
         raise InputError(f"{backbone.name} has no second stage; --enlarge serves DeepFloyd IF.")
     return SuperResolution.load(enlarge, str(backbone.device))
 
@@ -139,10 +139,10 @@ def reproduce(name: str, setting: Setting) -> dict[str, Any]:
     if name not in EXPERIMENTS:
         raise InputError(f"No experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
     if name in ON_TEXT:
-        from ..methods.common import text_backbone
+        from ..methods.common import text_of
 
-        text_backbone(setting.model, name)
-    elif name not in ON_ANY and not hasattr(setting.model, "classes"):
+        text_of(setting.model, name)
+    elif name not in ON_ANY and setting.model.classes is None:
         raise InputError(
             f"{name} needs a class-conditional model such as digits-ddpm; {setting.model.name} "
             "is none."

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..images import to_tensor
-from ..ode import flow, log_grid, s_range
+from ..scoring.ode import flow, log_grid, s_range
 from . import Setting, figure, sheet, short, write
 
 STEPS = 30

@@ -24,7 +24,7 @@ COLOURS = ("#2a7f62", "#3b5b92")
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy with intervals and evaluations of every method on both models."""
-    from ..loading import load
+    from ..models.load import load
 
     plan = {k: v for k, v in PLAN.items() if v[0] != "clip"}
     latent = load(BESIDE, device=str(setting.model.device))

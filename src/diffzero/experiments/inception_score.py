@@ -22,7 +22,7 @@ import torch
 from scipy.special import rel_entr
 
 from ..images import fit_square, to_tensor
-from ..ode import flow, log_grid, s_range
+from ..scoring.ode import flow, log_grid, s_range
 from . import Setting, figure, sheet, short, write
 
 STEPS, RESAMPLES, JUDGED = 15, 2000, 20000

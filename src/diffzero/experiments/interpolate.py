@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..images import to_tensor
-from ..ode import flow, log_grid, s_range
+from ..scoring.ode import flow, log_grid, s_range
 from . import Setting, figure, short, write
 
 STEPS, FRAMES = 30, 9

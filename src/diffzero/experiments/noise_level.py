@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..evaluate.metrics import wilson
-from ..loading import load
 from ..methods.noise_denoise import NoiseDenoiseVote, clip_features, feature_l2, pixel_l2
+from ..models.load import load
 from . import Setting, figure, seen, short, write
 
 LEVELS, STEPS, GUIDANCE = (0.2, 0.4, 0.6, 0.8, 0.95), 10, 7.5

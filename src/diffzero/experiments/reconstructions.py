@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backbone import as_column
 from ..evaluate.metrics import percent
 from ..images import to_tensor
 from ..methods.noise_denoise import NoiseDenoise, pixel_l2
+from ..models.denoiser import as_column
 from ..noise import gaussian, image_key
 from . import Setting, figure, picture, short, spread, write
 

@@ -67,6 +67,11 @@ class Classes:
     rows: list[np.ndarray]
     table: Condition | None
 
+    def of(self, batch: Batch) -> Condition:
+        """Conditions of a batch's rows."""
+        assert self.table is not None
+        return self.table[batch.on_device(batch.condition)]
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DiffusionMethod(Classifier):
@@ -116,8 +121,8 @@ class DiffusionMethod(Classifier):
     def _classes(self, n: int, labels: list[list[str]] | None) -> Classes:
         """The fitted classes for each of n images, or each image's own."""
         if labels is None:
-            rows = np.arange(len(self.names_) * len(self.templates_))
-            return Classes([self.names_] * n, [rows] * n, self._table)
+            every = np.arange(len(self.names_) * len(self.templates_))
+            return Classes([self.names_] * n, [every] * n, self._table)
         self._check_labels(labels)
         prompts, rows = unique_prompts([fill(self.templates_, one) for one in labels])
         return Classes(labels, rows, self.backbone_.embed(prompts))

@@ -20,7 +20,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any, ClassVar, Literal
@@ -237,7 +237,9 @@ class CrossAttention(DiffusionMethod):
             logits[column] = logits[best] - behind
         return Outcome(logits, extra=maps)
 
-    def _prompt_maps(self, labels: list[str], prompts: Prompts) -> Iterator[Any]:
+    def _prompt_maps(
+        self, labels: list[str], prompts: Prompts
+    ) -> Generator[Jobs, list[Maps], Maps]:
         """Maps `[c, pixels]` of the classes of one prompt, averaged over draws and orders."""
         n = len(labels)
         if n == 1:  # no rivals, no prompt

@@ -25,14 +25,14 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import logsumexp
 
-from ..classifier import Progress
+from ..classifier import Progress, Scores
 from ..models.denoiser import Target
 from ..noise import quantiles
 from ..options import ANYTHING, NOTHING, TEMPLATES, interval, number, one_of, option, whole
 from ..scoring.denoising import Loss, denoising_errors
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from ..scoring.times import Times, Weights
-from .common import Classes, DiffusionMethod
+from .common import Classes, DiffusionMethod, as_scores
 
 DRAWS = whole(1, 10_000)
 
@@ -109,9 +109,23 @@ class ELBO(DiffusionMethod):
         Raises:
             InputError: see `scores`.
         """
+        return self.scores_and_draws(images, candidates, progress)[1]
+
+    def scores_and_draws(
+        self,
+        images: Any,
+        candidates: Sequence[Sequence[str]] | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Scores, list[np.ndarray]]:
+        """What `scores` and `draw_errors` give, of one pass.
+
+        Raises:
+            InputError: see `scores`.
+        """
         loaded, labels = self._inputs(images, candidates)
         classes = self._classes(len(loaded), labels)
-        return [o.extra for o in self._outcomes(loaded, classes, progress)]
+        outcomes = list(self._outcomes(loaded, classes, progress))
+        return self._finite(as_scores(outcomes)), [o.extra for o in outcomes]
 
     def reduce(self, errors: np.ndarray, t: np.ndarray | None = None) -> np.ndarray:
         """Errors `[draws, k, templates]` of one image to its logits `[k]`.
@@ -139,6 +153,6 @@ class ELBO(DiffusionMethod):
 
     def _evaluate(self, batch: Batch, classes: Classes) -> Results:
         errors = denoising_errors(
-            self.model_, batch, classes.table, target=self.target, loss=self.loss
+            self.model_, batch, classes.of(batch), target=self.target, loss=self.loss
         )
         return Results(errors, self.model_.denoiser.cost)

@@ -157,11 +157,9 @@ class LatentKNN(DiffusionMethod):
 
     def _evaluate(self, batch: Batch, classes: Classes) -> Results:
         """Latents of unit variance, `[n, *shape]`."""
-        assert classes.table is not None
         low, high = s_range(self.backbone_.schedule)
         grid = log_grid(low, high, self.steps)
-        cond = classes.table[batch.on_device(batch.condition)]
-        xbar = flow(self.model_, batch.x_0, cond, grid, self.solver)
+        xbar = flow(self.model_, batch.x_0, classes.of(batch), grid, self.solver)
         return Results(xbar.double().cpu().numpy() / np.sqrt(1 + high**2), self.count_evals(1))
 
 

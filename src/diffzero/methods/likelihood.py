@@ -129,9 +129,8 @@ class Likelihood(DiffusionMethod):
 
     def _evaluate(self, batch: Batch, classes: Classes) -> Results:
         """log p of each row by each probe, `[n, probes]`."""
-        assert classes.table is not None
         keys, model = batch.keys, self.model_
-        x, cond = batch.x_0, classes.table[batch.on_device(batch.condition)]
+        x, cond = batch.x_0, classes.of(batch)
         if self.dequantise and model.grey_step is not None:
             noise = np.stack([dequantisation(k, model.shape) for k in keys])
             x = x + model.grey_step * torch.from_numpy(noise).to(x)

@@ -133,12 +133,10 @@ class _NoiseDenoise(DiffusionMethod):
 
     def _returned(self, batch: Batch, classes: Classes) -> tuple[Tensor, int]:
         """The images that come back `[n, 3, s, s]`, and the evaluations that each took."""
-        assert classes.table is not None
         level = float(batch.t[0])
-        cond = classes.table[batch.on_device(batch.condition)]
         x_t, _, _ = noised(self.model_, batch.x_0, batch.t, batch.keys, batch.draw)
         steps = executed_steps(level, self.steps)
-        clean = denoise(self.model_, x_t, cond, level, steps, self.sampler)
+        clean = denoise(self.model_, x_t, classes.of(batch), level, steps, self.sampler)
         return self.backbone_.decode(clean), steps * self.model_.denoiser.cost
 
     def reconstructions(

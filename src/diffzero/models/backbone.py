@@ -92,6 +92,11 @@ class Backbone:
         """Width of a grey step in [-1, 1] of a pixel model's images; None in a latent space."""
         return self.codec.grey_step
 
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes of a class-conditional model; None for one that reads text."""
+        return self.conditioner.classes
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images `[b, 3, s, s]` in [-1, 1] to `x_0` `[b, *shape]`, ready for the network."""

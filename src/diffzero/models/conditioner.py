@@ -36,7 +36,13 @@ class Condition:
 
 
 class Conditioner(ABC):
-    """From prompts to conditions."""
+    """From prompts to conditions.
+
+    Attributes:
+        classes: Names of the classes of a class-conditional model; None for one that reads text.
+    """
+
+    classes: list[str] | None = None
 
     @abstractmethod
     def embed(self, prompts: list[str]) -> Condition:
@@ -84,7 +90,9 @@ class ClassTable(Conditioner):
     def __init__(
         self, classes: Sequence[str] | None, rows: int, device: torch.device, embedding: Any
     ) -> None:
-        self.classes = [str(i) for i in range(rows)] if classes is None else list(classes)
+        self.classes: list[str] = (
+            [str(i) for i in range(rows)] if classes is None else list(classes)
+        )
         if rows - len(self.classes) not in (0, 1):
             raise InputError(
                 f"The network embeds {rows} classes and the card names {len(self.classes)}; name "

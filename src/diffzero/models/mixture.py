@@ -46,7 +46,8 @@ class Weights(Conditioner):
     """
 
     def __init__(self, classes: list[str], device: torch.device) -> None:
-        self.classes, self.device = classes, device
+        self.classes: list[str] = classes
+        self.device = device
 
     def embed(self, prompts: list[str]) -> Condition:
         """One-hot rows for class names, the uniform row for the empty prompt."""
@@ -144,12 +145,12 @@ class MixtureBackbone(Backbone):
             )
         if not torch.allclose(weights.sum(1).double(), torch.ones(k, dtype=torch.float64)):
             raise InputError("Each row of weights must sum to 1.")
-        self.classes = [str(i) for i in range(k)] if classes is None else list(classes)
+        names = [str(i) for i in range(k)] if classes is None else list(classes)
         self._exact = ExactDenoiser(weights, means, stds, schedule)
         super().__init__(
             "mixture",
             RawPixels(tuple(means.shape[2:])),
-            Weights(self.classes, means.device),
+            Weights(names, means.device),
             self._exact,
             template="{}",
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .deepfloyd import DeepFloyd
+from .backbone import Backbone
 
 
 class SuperResolution:
@@ -48,7 +48,7 @@ class SuperResolution:
         """
         from diffusers import DDPMScheduler, IFSuperResolutionPipeline, UNet2DConditionModel
 
-        from ..loading import quiet
+        from .quiet import quiet
 
         where = str(source)
         try:
@@ -82,7 +82,7 @@ class SuperResolution:
         self,
         images: Tensor,
         prompts: list[str],
-        first: DeepFloyd,
+        first: Backbone,
         *,
         steps: int = 50,
         guidance: float = 4.0,

@@ -54,7 +54,7 @@ def noised(
 def denoising_errors(
     model: Backbone,
     batch: Batch,
-    table: Condition,
+    cond: Condition,
     *,
     target: Target = "eps",
     loss: Loss = "l2",
@@ -64,7 +64,7 @@ def denoising_errors(
     Args:
         model: The model, under guidance if there is to be any.
         batch: The rows.
-        table: Conditions that the rows number.
+        cond: Condition of each row.
         target: Which of the network's answers is compared: `eps`, `x` (x_0), or `v`
             (`alpha eps - sigma x_0`).
         loss: `l2` is the squared error, `l1` the absolute one.
@@ -74,7 +74,7 @@ def denoising_errors(
     """
     x_0 = batch.x_0
     x_t, t, eps = noised(model, x_0, batch.t, batch.keys, batch.draw)
-    prediction = model.forward(x_t, t, table[batch.on_device(batch.condition)])
+    prediction = model.forward(x_t, t, cond)
     return distance(*pair_of(model, prediction, target, x_0, eps, t), loss).cpu().numpy()
 
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..backbones.clip import as_vectors
+from ..models.clip import as_vectors
 from . import data, loop, reading, tokenizer
 from .stable_diffusion import (
     READ_SHARE,

@@ -16,12 +16,13 @@ import yaml
 
 from ..classifier import Scores
 from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent, wilson
-from ..loading import load
 from ..methods.elbo import ELBO
 from ..methods.latent_knn import LatentKNN
 from ..methods.likelihood import Likelihood
 from ..methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote
-from ..samplers import denoise
+from ..models.load import load
+from ..scoring.samplers import denoise
+from ..temperature import temperature_entry
 from . import data
 from .ddpm import PRESETS
 from .stable_diffusion import held_out
@@ -106,15 +107,17 @@ def write_card(
     model = load(out)
     elbo = ELBO(model, draws=max(ELBO_DRAWS), temperature=1.0).fit(train.classes)
     errors = elbo.draw_errors(list(held.images))
-    fitted: dict[str, dict[int, float]] = {"elbo": {}}
+    fitted: dict[int, float] = {}
     for draws in ELBO_DRAWS:
         logits = np.stack([elbo.reduce(e[:draws]) for e in errors])
-        fitted["elbo"][draws] = _fit(logits, held.labels)
+        fitted[draws] = _fit(logits, held.labels)
     chosen = best_denoise(model, held, log)
     nd = NoiseDenoise(model, **chosen, draws=4, temperature=1.0).fit(train.classes)
     logits = nd.scores(list(held.images)).logits
-    fitted["noise-denoise"] = {4: _fit(logits, held.labels)}
-    card["temperatures"] = fitted
+    card["temperatures"] = [
+        temperature_entry(elbo, fitted),
+        temperature_entry(nd, {4: _fit(logits, held.labels)}),
+    ]
     log(f"temperatures {fitted}; noise-denoise {chosen}")
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones.deepfloyd import WINDOW
 from ..errors import InputError
+from ..models.deepfloyd import WINDOW
 from . import data, loop, tokenizer
 from .stable_diffusion import all_captions, held_out, start_from
 

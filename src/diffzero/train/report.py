@@ -18,11 +18,13 @@ import torch
 import yaml
 
 from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent
-from ..loading import load
 from ..methods.clip import CLIP
 from ..methods.cross_attention import CrossAttention
 from ..methods.elbo import ELBO
 from ..methods.weighted import Weighted
+from ..models.backbone import Backbone
+from ..models.load import load
+from ..temperature import temperature_entry
 from . import data, scene_files
 from .scenes import TASKS
 from .stable_diffusion import all_captions, held_out
@@ -96,17 +98,18 @@ def write_card(
     }
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
-    diffusion = hasattr(model, "schedule")
+    diffusion = isinstance(model, Backbone)
     side = model.image_size if diffusion else model.processor.crop_size["height"]
     card["resolution"] = side
     named = [s for s in sets if not s.whole]  # the others have candidates and no classes
     table = _logits_by_draws(model, [_tail(held_out(s)[1], FIT_IMAGES) for s in named], log)
     method = "clip" if recipe == "tiny-clip" else "elbo"
     fitted = {draws: round(fit_temperature(groups), 5) for draws, groups in table.items()}
-    card["temperatures"] = {method: fitted} if fitted else {}
+    fresh = ELBO(model) if method == "elbo" else CLIP(model)
+    card["temperatures"] = [temperature_entry(fresh, fitted)] if fitted else []
     if method == "elbo" and named:
         tails = [_tail(held_out(s)[1], METHOD_IMAGES) for s in named]
-        card["temperatures"] |= method_temperatures(model, tails)
+        card["temperatures"] += method_temperatures(model, tails)
     log(f"temperatures {fitted}")
     measured = []
     for source, labelled in zip(sources, sets, strict=True):
@@ -128,15 +131,16 @@ def write_card(
     (out / "README.md").write_text(text)
 
 
-def method_temperatures(model: Any, sets: list[data.Labelled]) -> dict[str, dict[int, float]]:
-    """Temperatures of other methods at their default settings, filed as each looks them up."""
-    found = {}
+def method_temperatures(model: Any, sets: list[data.Labelled]) -> list[dict[str, Any]]:
+    """Entries of other methods at their default settings."""
+    found = []
     for classifier, number in ((Weighted(model), 64), (CrossAttention(model), 1)):
         groups = []
         for labelled in sets:
             classifier.fit(labelled.classes)
             groups.append((classifier.scores(list(labelled.images)).logits, labelled.labels))
-        found[classifier.method] = {number: float(f"{fit_temperature(groups, smooth=True):.5g}")}
+        best = float(f"{fit_temperature(groups, smooth=True):.5g}")
+        found.append(temperature_entry(classifier, {number: best}))
     return found
 
 
@@ -160,7 +164,7 @@ def _logits(model: Any, labelled: data.Labelled) -> tuple[dict[int, np.ndarray],
     """Logits by draws, seconds and evaluations at the largest number of draws (0: none drawn)."""
     began = time.perf_counter()
     images = list(labelled.images)
-    if not hasattr(model, "schedule"):
+    if not isinstance(model, Backbone):
         scores = CLIP(model, temperature=1.0).fit(labelled.classes).scores(images)
         return {1: scores.logits}, time.perf_counter() - began, 1
     classifier = ELBO(model, draws=max(DRAWS), temperature=1.0).fit(labelled.classes)
@@ -211,7 +215,7 @@ def _measure_tasks(
     lines = []
     most = max(1, limit // (2 * len(TASKS)))
     for part in scene_files.read(folder, limit=most):
-        diffusion = hasattr(model, "schedule")
+        diffusion = isinstance(model, Backbone)
         draws = max(DRAWS) if diffusion else 0
         options: dict[str, Any] = {"template": "{}", "temperature": 1.0}
         classifier = ELBO(model, draws=draws, **options) if diffusion else CLIP(model, **options)
@@ -248,7 +252,7 @@ def sample_sheet(folder: Path, prompts: dict[str, str], guidance: float = 3.0) -
     import matplotlib.pyplot as plt
     from diffusers import DiffusionPipeline
 
-    from ..loading import quiet
+    from ..models.quiet import quiet
 
     with quiet():
         pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)

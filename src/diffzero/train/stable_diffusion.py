@@ -65,6 +65,9 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import InputError
+from ..models.clip import ClipBackbone
+from ..models.codec import Latents
+from ..models.conditioner import Text
 from . import data, loop, reading, tokenizer
 
 SIZE, WINDOW, HIDDEN = 32, 32, 128
@@ -237,8 +240,8 @@ def train(
     config: Any = text.config
     if init is not None:
         old = start_from(nets, init, tokens)
-        scale = old.vae.config.scaling_factor
-        config.has_read = getattr(old.text_encoder.config, "has_read", False)
+        scale = old["vae"].config.scaling_factor
+        config.has_read = getattr(old["text_encoder"].config, "has_read", False)
     nets = {k: m.to(device) for k, m in nets.items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
 
@@ -291,17 +294,30 @@ def train(
     save(nets, tokens, out)
 
 
+def parts_of(model: Any) -> dict[str, Any]:
+    """Networks and tokenizer of a loaded model, by the names that pipelines give them."""
+    if isinstance(model, ClipBackbone):
+        return {"model": model.model, "tokenizer": model.tokenizer}
+    parts = {"unet": model.denoiser.network}
+    if isinstance(model.codec, Latents):
+        parts["vae"] = model.codec.vae
+    if isinstance(model.conditioner, Text):
+        stream = model.conditioner.stream
+        parts |= {"text_encoder": stream.encoder, "tokenizer": stream.tokenizer}
+    return parts
+
+
 @torch.no_grad()
 def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any:
     """Copy the weights of another model of the recipe, of token embeddings those of known words.
 
     Args:
-        nets: By the attribute of the loaded model that holds the other's.
+        nets: By the name of the part.
         init: Card name or folder.
         tokens: The tokenizer of the recipes that read text.
 
     Returns:
-        The other model, loaded.
+        The other model's networks, by the same names.
 
     Raises:
         InputError: weights that do not fit.
@@ -309,18 +325,19 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any
     Warns:
         UserWarning: words that the other knows are not tokens of this one.
     """
-    from ..loading import load
+    from ..models.load import load
 
-    old = load(init, device="cpu", dtype="float32")
+    model = load(init, device="cpu", dtype="float32")
+    old = parts_of(model)
     try:
         words = tokens.get_vocab() if tokens else {}
-        known = old.tokenizer.get_vocab() if tokens else {}
+        known = old["tokenizer"].get_vocab() if tokens else {}
         both = [word for word in words if word in known]
-        own = getattr(old, "vocabulary", None) or () if tokens else ()
+        own = model.vocabulary or () if tokens else ()
         lost = sorted(word for word in own if len(tokens.tokenize(word)) > 1)
         here, there = [words[w] for w in both], [known[w] for w in both]
         for name, net in nets.items():
-            state = getattr(old, name).state_dict()
+            state = old[name].state_dict()
             for key, own in net.state_dict().items():
                 if key.endswith(EMBEDDINGS):
                     rows = own.clone()
