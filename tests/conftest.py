@@ -41,6 +41,16 @@ def tokenizer(tmp_path_factory):
     return tokenizer.build(CAPTIONS, tmp_path_factory.mktemp("tokenizer"), 16)
 
 
+def class_model(unet, scheduler, classes=None, name="tiny", prediction=None, **card):
+    """A class-conditional model of its parts."""
+    from diffzero.models.cards import Card
+    from diffzero.models.load import finished
+
+    config = dict(scheduler.config) | {"_class_name": type(scheduler).__name__}
+    own = Card(name, "ddpm", "memory", classes=classes, prediction=prediction, **card)
+    return finished("ddpm", {"unet": unet, "scheduler": config}, own)
+
+
 def sd_pipeline(tokenizer, prediction_type="epsilon", **scheduler_options):
     """Stable Diffusion's own classes, small enough for a test: 16-pixel images, 8x8 latents."""
     from diffusers import (
@@ -240,4 +250,4 @@ def tiny_ddpm(tiny_unet):
     """The same as a backbone of three classes and none."""
     from diffusers import DDPMScheduler
 
-    return dz.DDPM(tiny_unet, DDPMScheduler(), ["zero", "one", "two"], "tiny")
+    return class_model(tiny_unet, DDPMScheduler(), ["zero", "one", "two"], "tiny")

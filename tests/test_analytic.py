@@ -20,8 +20,8 @@ def test_eps_is_minus_sigma_times_the_score(schedule):
     x_t = torch.randn(6, *backbone.shape).double().requires_grad_()
     rows = []
     for i, c in enumerate([0, 1, 2, 3, 0, 1]):
-        var = alpha[i] ** 2 * backbone._var + sigma[i] ** 2
-        joint = backbone._log_joint(x_t[i : i + 1].flatten(1), alpha[i], var)
+        var = alpha[i] ** 2 * backbone._exact.var + sigma[i] ** 2
+        joint = backbone._exact._log_joint(x_t[i : i + 1].flatten(1), alpha[i], var)
         rows.append(torch.logsumexp(joint.view(4, 2)[c], 0))
     (score,) = torch.autograd.grad(sum(rows), x_t)
     eps = backbone.forward(x_t, t, backbone.embed(["0", "1", "2", "3", "0", "1"])).eps
@@ -36,9 +36,9 @@ def test_log_prob_is_that_of_torch_distributions():
     k, m = 4, 2
     for c in range(k):
         part = slice(c * m, c * m + m)
-        std = backbone._var[part].sqrt()[:, None].expand(m, 48)
-        normal = Independent(Normal(backbone._mu[part], std), 1)
-        mixture = MixtureSameFamily(Categorical(logits=backbone._log_w[part]), normal)
+        std = backbone._exact.var[part].sqrt()[:, None].expand(m, 48)
+        normal = Independent(Normal(backbone._exact.mu[part], std), 1)
+        mixture = MixtureSameFamily(Categorical(logits=backbone._exact.log_w[part]), normal)
         assert torch.allclose(backbone.log_prob(x)[:, c], mixture.log_prob(x.flatten(1)))
 
 

@@ -3,7 +3,7 @@ import torch
 
 import diffzero as dz
 from conftest import if_unet, sd_pipeline
-from diffzero.attention import captured, cross_attention_modules
+from diffzero.models.attention import captured, cross_attention_modules
 
 
 def imagen_like_unet():
@@ -34,7 +34,7 @@ def unets(tokenizer):
         "sd1": (sd_pipeline(tokenizer).unet.eval(), 4),
         "sd2": (stable_diffusion_2_like_unet(), 4),
         "if": (imagen_like_unet(), 3),
-        "tiny-sd": (dz.load("tiny-sd", device="cpu").unet, 4),
+        "tiny-sd": (dz.load("tiny-sd", device="cpu").denoiser.network, 4),
     }
 
 

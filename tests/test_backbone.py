@@ -3,7 +3,7 @@ import torch
 
 import diffzero as dz
 from conftest import oracle_problem
-from diffzero.backbone import PARAMETRISATIONS, check_parametrisation, guided
+from diffzero.models.denoiser import PARAMETRISATIONS, check_parametrisation
 
 
 @pytest.mark.parametrize("kind", PARAMETRISATIONS)
@@ -41,10 +41,10 @@ def test_guidance_one_is_none_and_zero_is_unconditional():
     t = torch.full((3,), 0.4)
     cond, empty = backbone.embed(["0", "1", "2"]), backbone.embed([""] * 3)
     plain = backbone.forward(x_t, t, cond).eps
-    assert torch.allclose(guided(backbone, x_t, t, cond, empty, 1.0).eps, plain)
+    assert torch.allclose(backbone.guided(1.0).forward(x_t, t, cond).eps, plain)
     blank = backbone.forward(x_t, t, empty).eps
-    assert torch.allclose(guided(backbone, x_t, t, cond, empty, 0.0).eps, blank)
-    thrice = guided(backbone, x_t, t, cond, empty, 3.0)
+    assert torch.allclose(backbone.guided(0.0).forward(x_t, t, cond).eps, blank)
+    thrice = backbone.guided(3.0).forward(x_t, t, cond)
     assert torch.allclose(thrice.eps, blank + 3 * (plain - blank))
     x_c, x_u = backbone.forward(x_t, t, cond).x, backbone.forward(x_t, t, empty).x
     assert torch.allclose(thrice.x, x_u + 3 * (x_c - x_u))

@@ -149,7 +149,7 @@ def test_lists_of_models_and_methods(monkeypatch, capsys):
 
 
 def test_an_unexpected_failure_is_no_traceback(monkeypatch, capsys):
-    monkeypatch.setattr("diffzero.loading.cards", lambda: 1 / 0)
+    monkeypatch.setattr("diffzero.models.cards.cards", lambda: 1 / 0)
     assert run(monkeypatch, "models") == 1
     assert "This is a bug in diffzero" in capsys.readouterr().err
 

@@ -138,7 +138,7 @@ def test_bad_input(problem):
     backbone = problem[0]
     with pytest.raises(dz.InputError, match="first of Shortlist must be a classifier"):
         dz.Shortlist("tiny-clip", elbo(backbone, 1)).fit(NAMES)
-    with pytest.raises(dz.InputError, match="keep must be at least 2; got 1"):
+    with pytest.raises(dz.InputError, match="keep must be a whole number from 2 to 10,000; got 1"):
         dz.Shortlist(elbo(backbone, 1), elbo(backbone, 1), keep=1).fit(NAMES)
     with pytest.raises(dz.InputError, match="at least two members; got 1"):
         dz.Blend([elbo(backbone, 1)]).fit(NAMES)

@@ -13,26 +13,26 @@ def fitted(sd, words=("cat", "dog", "fox"), **options):
 def test_a_prompt_holds_every_class_at_known_tokens(sd):
     classifier = fitted(sd, ["cat", "red fox"], form="photo")
     ids, spans = classifier._prompt(["cat", "red fox"])
-    assert ids == sd.pieces(["a photo of a cat or a photo of a red fox"])[0]
-    assert [[ids[i] for i in span] for span in spans] == sd.pieces(["cat", "red fox"])
+    assert ids == sd.conditioner.pieces(["a photo of a cat or a photo of a red fox"])[0]
+    assert [[ids[i] for i in span] for span in spans] == sd.conditioner.pieces(["cat", "red fox"])
     short = fitted(sd, ["cat", "red fox"])
-    assert short._prompt(["cat", "red fox"])[0] == sd.pieces(["a cat or a red fox"])[0]
+    assert short._prompt(["cat", "red fox"])[0] == sd.conditioner.pieces(["a cat or a red fox"])[0]
 
 
 def test_maps_are_the_attention_to_the_class_tokens(sd, photos):
     """By hand, from the maps of one layer in one pass over the clean image."""
-    from diffzero.attention import captured
     from diffzero.images import to_tensor
+    from diffzero.models.attention import captured
 
     classifier = fitted(sd, order="given", baseline="none", noised=False, t=0.4)
     ids, spans = classifier._prompt(["cat", "dog", "fox"])
     raw = {}
-    with torch.no_grad(), captured(sd.attention_modules(), raw.__setitem__):
+    with torch.no_grad(), captured(sd.attention, raw.__setitem__):
         x = sd.encode(to_tensor(photos[:1], sd.image_size))
-        sd.forward(x, torch.tensor([0.4], dtype=torch.float64), sd.embed_tokens([ids]))
+        sd.forward(x, torch.tensor([0.4], dtype=torch.float64), sd.conditioner.embed_tokens([ids]))
     expected = []
     for span in spans:
-        tokens = [i + sd.first_token for i in span]
+        tokens = [i + sd.conditioner.first_token for i in span]
         layers = [m[0].mean(0)[:, tokens].mean() for m in raw.values()]
         expected.append(float(torch.stack(layers).mean()))
     assert np.allclose(classifier.scores(photos[0]).logits[0], expected, rtol=1e-5)
@@ -142,10 +142,10 @@ def test_cost_is_predicted_where_words_force_groups(sd, photos):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"t": 0}, r"t must lie in \(0, 1\]; got 0"),
+        ({"t": 0}, r"t must be a number above 0 and up to 1; got 0"),
         ({"layers": "nothing*"}, "match none of"),
         ({"form": "no label"}, "a text with one {} for the label"),
-        ({"group": 1}, "group must be at least 2"),
+        ({"group": 1}, "group must be a whole number from 2"),
         ({"aggregate": "sum"}, "aggregate must be one of mean, count"),
     ],
 )

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import diffzero as dz
+from conftest import class_model
 
 
 def test_words_are_the_classes(tiny_ddpm):
@@ -23,7 +24,7 @@ def test_whole_steps_are_the_networks_own(tiny_ddpm):
     x_t, c = torch.randn(1, 1, 8, 8), tiny_ddpm.embed(["two"])
     ours = tiny_ddpm.forward(x_t, torch.tensor([0.25]), c).eps
     with torch.no_grad():
-        theirs = tiny_ddpm.unet(x_t, 249, class_labels=torch.tensor([2])).sample
+        theirs = tiny_ddpm.denoiser.network(x_t, 249, class_labels=torch.tensor([2])).sample
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
@@ -34,7 +35,7 @@ def test_every_prediction_type_and_folder(tiny_unet, kind, tmp_path):
     scheduler = DDPMScheduler(prediction_type=kind, beta_schedule="squaredcos_cap_v2")
     DDPMPipeline(unet=tiny_unet, scheduler=scheduler).save_pretrained(tmp_path)
     backbone = dz.load(tmp_path)
-    assert backbone.parametrisation == kind and backbone.classes == ["0", "1", "2", "3"]
+    assert backbone.denoiser.parametrisation == kind and backbone.classes == ["0", "1", "2", "3"]
     image = np.zeros((8, 8, 3), np.uint8)
     for method in (dz.ELBO, dz.Likelihood, dz.LatentKNN, dz.NoiseDenoise):
         options = {"draws": 2} if method is dz.ELBO else {"steps": 2}
@@ -58,7 +59,7 @@ def test_a_folders_card_names_its_classes(tiny_unet, tmp_path):
     DDPMPipeline(unet=tiny_unet, scheduler=DDPMScheduler()).save_pretrained(tmp_path)
     (tmp_path / "card.yaml").write_text("classes: [a, b, c]\ngrey_step: 0.125\n")
     backbone = dz.load(tmp_path)
-    assert backbone.classes == ["a", "b", "c"] and backbone.null_class == 3
+    assert backbone.classes == ["a", "b", "c"] and backbone.conditioner.null_class == 3
     assert backbone.grey_step == 0.125
     (tmp_path / "card.yaml").write_text("classes: [a, b]\n")
     with pytest.raises(dz.InputError, match="embeds 4 classes and the card names 2"):
@@ -71,7 +72,7 @@ def test_a_folders_card_names_its_classes(tiny_unet, tmp_path):
 def test_guidance_needs_a_null_class(tiny_unet):
     from diffusers import DDPMScheduler
 
-    backbone = dz.DDPM(tiny_unet, DDPMScheduler(), list("abcd"))
+    backbone = class_model(tiny_unet, DDPMScheduler(), list("abcd"))
     with pytest.raises(dz.InputError, match="has no null class"):
         dz.ELBO(backbone, guidance=2.0, draws=1).fit(["a", "b"]).scores(np.zeros((8, 8, 3), "u1"))
 
@@ -84,4 +85,4 @@ def test_models_without_classes_are_refused():
         up_block_types=("UpBlock2D",), norm_num_groups=4, layers_per_block=1,
     )  # fmt: skip
     with pytest.raises(dz.InputError, match="has no class labels"):
-        dz.DDPM(unet, DDPMScheduler())
+        class_model(unet, DDPMScheduler())

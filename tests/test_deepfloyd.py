@@ -6,8 +6,8 @@ import torch
 
 import diffzero as dz
 from conftest import CAPTIONS, if_pipeline
-from diffzero.backbone import Limits, guided
-from diffzero.samplers import denoise
+from diffzero.models.denoiser import Limits
+from diffzero.scoring.samplers import denoise
 from test_stable_diffusion import TEXT_METHODS
 
 PROMPTS = ["a photo of a cat", "A photo of a dog ", "a zebra", ""]
@@ -46,7 +46,7 @@ def test_guidance_with_learned_variance_is_diffusers_own_step_by_step(tmp_path, 
     pipe = if_pipeline(tmp_path, **RULES[rule])
     backbone = dz.load(pipe)
     text, empty = pipe.encode_prompt(["a red fox"] * 2, device="cpu")
-    cond, blank = backbone.embed(["a red fox"] * 2), backbone.embed(["", ""])
+    cond = backbone.embed(["a red fox"] * 2)
     g = torch.Generator().manual_seed(0)
     seen = []
     for n in (999, 900, 600, 250, 40, 1):
@@ -57,9 +57,9 @@ def test_guidance_with_learned_variance_is_diffusers_own_step_by_step(tmp_path, 
         output = torch.cat([eps, o_c[:, 3:]], 1)
         step = pipe.scheduler.step(output, n, x_t, generator=g)
         t = torch.full((2,), (n + 1) / 1000, dtype=torch.float64)
-        own = guided(backbone, x_t, t, cond, blank, 7.0)
+        own = backbone.guided(7.0).forward(x_t, t, cond)
         assert torch.allclose(own.eps, eps, atol=1e-4)
-        x = backbone.restrict(own.x)
+        x = backbone.denoiser.limits(own.x)
         assert torch.allclose(x, step.pred_original_sample, rtol=1e-3, atol=1e-4)
         seen.append(float(own.x.abs().max() - x.abs().max()))
     assert (max(seen) > 1) == (rule != "neither")  # there was something to restrict
@@ -85,7 +85,7 @@ def test_a_whole_run_is_that_of_the_pipeline(tmp_path, rule):
     ).images
     x_t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     cond = backbone.embed(["a photo of a cat", "a red fox"])
-    own = denoise(backbone, x_t, cond, 1.0, 10, guidance=7.0, empty=backbone.embed([""]))
+    own = denoise(backbone.guided(7.0), x_t, cond, 1.0, 10)
     assert torch.allclose(own, theirs, atol=2e-3)
     assert not torch.allclose(own[0], own[1], atol=0.05)
 
@@ -110,7 +110,7 @@ def test_a_folder_scores_like_the_pipeline_in_memory(if_pipe, deepfloyd, photos,
         for b in (deepfloyd, loaded)
     ]
     assert np.allclose(*logits, rtol=1e-5)
-    assert loaded.restrict == Limits(quantile=0.95, most=1.5)
+    assert loaded.denoiser.limits == Limits(quantile=0.95, most=1.5)
 
 
 def test_every_method_runs_on_a_real_folder(if_pipe, photos, tmp_path):
@@ -132,15 +132,17 @@ def test_every_method_runs_on_a_real_folder(if_pipe, photos, tmp_path):
 
 def test_a_vector_stands_where_its_token_stood(deepfloyd):
     """No start token: place 0 is the first word. The vector of a word gives back that word."""
-    ids = deepfloyd.pieces(["a photo of a cat"])[0]
+    ids = deepfloyd.conditioner.pieces(["a photo of a cat"])[0]
     plain = deepfloyd.embed(["a photo of a cat"]).tensors["text"]
     for place in range(len(ids)):
-        own = deepfloyd.token_vectors([ids[place]])
-        row = [*ids[:place], deepfloyd.pieces(["dog"])[0][0], *ids[place + 1 :]]
+        own = deepfloyd.conditioner.token_vectors([ids[place]])
+        row = [*ids[:place], deepfloyd.conditioner.pieces(["dog"])[0][0], *ids[place + 1 :]]
         vector = own.clone().requires_grad_()
-        states = deepfloyd.embed_tokens([row], vector, [place]).tensors["text"]
+        states = deepfloyd.conditioner.embed_tokens([row], vector, [place]).tensors["text"]
         assert torch.allclose(states, plain, atol=1e-6)
-        assert not torch.allclose(deepfloyd.embed_tokens([row]).tensors["text"], plain, atol=1e-3)
+        assert not torch.allclose(
+            deepfloyd.conditioner.embed_tokens([row]).tensors["text"], plain, atol=1e-3
+        )
         (slope,) = torch.autograd.grad(states.square().sum(), vector)
         assert slope.abs().max() > 0
 
@@ -149,7 +151,9 @@ def test_textual_inversion_compares_the_states_at_the_token(deepfloyd, photos):
     method = dz.TextualInversion(deepfloyd, steps=5, draws=2, rate=0.05).fit(["cat", "dog"])
     # The learned token starts as the word itself: at distance 0 from its class.
     for column, word in enumerate(["cat", "dog"]):
-        vector = deepfloyd.token_vectors(deepfloyd.pieces([word])[0]).numpy()
+        vector = deepfloyd.conditioner.token_vectors(
+            deepfloyd.conditioner.pieces([word])[0]
+        ).numpy()
         distance = method.distances(vector)[0]
         assert distance[column] == pytest.approx(0, abs=1e-5) and distance[1 - column] > 1e-3
     learned = method.learn(photos[:1], checks=[0, 5])
@@ -158,16 +162,16 @@ def test_textual_inversion_compares_the_states_at_the_token(deepfloyd, photos):
 
 def test_attention_reads_the_classes_tokens_among_text_and_image_keys(deepfloyd, photos):
     """The map of a class, worked out anew from the probabilities at the token's own key."""
-    from diffzero.attention import captured
+    from diffzero.models.attention import captured
 
     method = dz.CrossAttention(deepfloyd, noised=False, baseline="none", order="given")
     method.fit(["cat", "dog"])
     logits = method.scores(photos[:1]).logits[0]
-    ids = deepfloyd.pieces(["a cat or a dog"])[0]
-    places = [ids.index(deepfloyd.pieces([word])[0][0]) for word in ("cat", "dog")]
+    ids = deepfloyd.conditioner.pieces(["a cat or a dog"])[0]
+    places = [ids.index(deepfloyd.conditioner.pieces([word])[0][0]) for word in ("cat", "dog")]
     maps = {}
-    x_0 = deepfloyd.encode(method._encode([photos[0]]))
-    with torch.no_grad(), captured(deepfloyd.attention_modules(), maps.__setitem__):
+    x_0 = method._encode([photos[0]])
+    with torch.no_grad(), captured(deepfloyd.attention, maps.__setitem__):
         t = torch.full((1,), method.t, dtype=torch.float64)
         deepfloyd.forward(x_0, t, deepfloyd.embed(["a cat or a dog"]))
     for probabilities in maps.values():
@@ -248,8 +252,8 @@ def test_a_vocabulary_in_sentencepiece_format_is_read(if_pipe, photos, tmp_path)
     backbone = dz.load(folder)
     reference = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer" / "spiece.model"))
     text = "a photo of a red fox"
-    assert backbone.pieces([text]) == [reference.encode(text)]
-    assert backbone.room == 76  # IF's own window, whatever T5 could take
+    assert backbone.conditioner.pieces([text]) == [reference.encode(text)]
+    assert backbone.conditioner.room == 76  # IF's own window, whatever T5 could take
     scores = dz.ELBO(backbone, draws=1).fit(["cat", "dog"]).scores(photos[:1])
     assert np.isfinite(scores.logits).all()
 
@@ -257,12 +261,13 @@ def test_a_vocabulary_in_sentencepiece_format_is_read(if_pipe, photos, tmp_path)
 LOAD = """
 import sys
 import diffzero as dz
-from diffzero.loading import Card, _device, _load_hub
+from diffzero.models.cards import Card
+from diffzero.models.hub import fetch_card
 try:
     model = dz.load("someone/small-if")
-    print(type(model).__name__, model.shape)
+    print(type(model.conditioner).__name__, model.shape)
     card = Card("small", "deepfloyd", "someone/half", variant="fp16")
-    model = _load_hub(card, _device("cpu"), None, False)
+    model = dz.load(fetch_card(card))
     print(float(model.embed(["a cat"]).tensors["text"].sum()))
     dz.load("someone/odd")
 except dz.InputError as error:
@@ -295,7 +300,7 @@ def test_hub_repositories_are_known_by_their_index(if_pipe, tmp_path):
         [sys.executable, "-c", LOAD], env=os.environ | names, capture_output=True, text=True
     )
     lines = done.stdout.splitlines()
-    assert lines[0] == "DeepFloyd (3, 8, 8)", done.stderr
+    assert lines[0] == "Text (3, 8, 8)", done.stderr
     expected = float(dz.load(if_pipe).embed(["a cat"]).tensors["text"].sum())
     assert float(lines[1]) == pytest.approx(expected, rel=1e-4)
     in_a_folder = dz.load(half).embed(["a cat"]).tensors["text"].sum()

@@ -139,7 +139,7 @@ def test_candidates_give_every_image_its_own_words(sd, photos):
     assert np.allclose(own.logits[1], dense[1], rtol=1e-5)
     labels = clf.predict(photos[:2], candidates=[["dog", "cat"], ["cat", "dog", "fox"]])
     assert labels[0] in ("dog", "cat")
-    with pytest.raises(dz.InputError, match="one list of labels an image"):
+    with pytest.raises(dz.InputError, match="one list of labels per image"):
         clf.scores(photos[:2], candidates=["cat", "dog"])
     with pytest.raises(dz.InputError, match="Candidates of image 1: Only one label given"):
         clf.scores(photos[:2], candidates=[["cat", "dog"], ["cat"]])
@@ -150,15 +150,15 @@ def test_candidates_give_every_image_its_own_words(sd, photos):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 0}, "draws must be at least 1; got 0"),
+        ({"draws": 0}, "draws must be a whole number from 1 to 10,000; got 0"),
         ({"weights": "learned"}, "weights must be one of uniform, elbo; got 'learned'"),
         ({"loss": "huber"}, "loss must be one of l2, l1; got 'huber'"),
         ({"t_range": (0.9, 0.1)}, "min < max"),
         ({"t_range": (0.1, 1.5)}, "within"),
-        ({"temperature": 0}, "temperature must be positive"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"temperature": 0}, "temperature must be a number above 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1"),
         ({"template": "a photo"}, "holds one {} where the label goes"),
-        ({"priors": [0.5]}, "one positive number a class"),
+        ({"priors": [0.5]}, "one positive number per class"),
         ({"priors": {"0": 1.0}}, "priors lack '1'"),
     ],
 )

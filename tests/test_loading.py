@@ -3,7 +3,7 @@ import json
 import pytest
 
 import diffzero as dz
-from diffzero.loading import cards
+from diffzero.models.cards import cards
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
 
     from huggingface_hub.errors import GatedRepoError, Response
 
-    from diffzero.loading import _is_gated
+    from diffzero.models.hub import _why
 
     http = import_module(Response.__module__.split(".")[0])  # the client's, of whatever name
     answer = Response(403, request=http.Request("GET", "https://huggingface.co/a/b"))
@@ -114,5 +114,5 @@ def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
         except GatedRepoError as error:
             raise OSError("a/b is not a valid model identifier") from error
     except OSError as wrapped:
-        assert _is_gated(wrapped)
-    assert not _is_gated(OSError("a/b is not a valid model identifier")) and not _is_gated(None)
+        assert "Accept it on" in _why("a/b", wrapped)
+    assert "Accept" not in _why("a/b", OSError("a/b is not a valid model identifier"))

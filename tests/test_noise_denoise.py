@@ -5,7 +5,7 @@ import torch
 import diffzero as dz
 from conftest import as_x0, oracle_problem, sd_pipeline
 from diffzero.methods.noise_denoise import pixel_l2, pyramid_l2, vote_logits
-from diffzero.samplers import denoise, executed_steps
+from diffzero.scoring.samplers import denoise, executed_steps
 
 NAMES = ["0", "1", "2", "3"]
 
@@ -30,7 +30,9 @@ def test_ddim_is_diffusers_own(tiny_ddpm):
     scheduler.set_timesteps(10)
     for n in times:
         with torch.no_grad():
-            output = tiny_ddpm.unet(theirs, n, class_labels=cond.tensors["class"]).sample
+            output = tiny_ddpm.denoiser.network(
+                theirs, n, class_labels=cond.tensors["class"]
+            ).sample
         theirs = scheduler.step(output, n, theirs).prev_sample
     assert torch.allclose(ours, theirs, atol=1e-4)
 

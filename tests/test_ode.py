@@ -6,7 +6,7 @@ import torch
 
 import diffzero as dz
 from conftest import oracle_problem
-from diffzero.ode import flow, log_density, log_grid, s_range, slope_and_trace
+from diffzero.scoring.ode import flow, log_density, log_grid, s_range, slope_and_trace
 
 SCHEDULES = {
     "ddpm": dz.DiscreteSchedule.linear(),
@@ -24,12 +24,12 @@ def problem(request):
 
 
 def truth(backbone, x, cond, s):
-    return backbone.terminal(x, s, cond)
+    return backbone.denoiser.log_terminal(x, s, cond)
 
 
 def test_exact_trace_gives_the_density(problem):
     backbone, x, cond = problem
-    result = log_density(backbone, x, cond, None, steps=200, terminal=backbone.terminal)
+    result = log_density(backbone, x, cond, None, steps=200)
     wanted = truth(backbone, x, cond, s_range(backbone.schedule)[0])
     error = (result.log_p[:, 0] - wanted).abs() / x[0].numel()
     assert error.max() < 1e-3
@@ -40,7 +40,6 @@ def test_adaptive_solver_agrees(problem):
     backbone, x, cond = problem
     result = log_density(
         backbone, x, cond, None, solver="adaptive", rtol=1e-6, atol=1e-6,
-        terminal=backbone.terminal,
     )  # fmt: skip
     wanted = truth(backbone, x, cond, s_range(backbone.schedule)[0])
     assert ((result.log_p[:, 0] - wanted).abs() / x[0].numel()).max() < 1e-3
@@ -52,7 +51,7 @@ def test_hutchinson_lies_within_its_standard_error_which_falls_as_one_over_the_r
     cond = backbone.embed([""] * len(x))  # a mixture of all: its Jacobian is not diagonal
     g = torch.Generator().manual_seed(0)
     probes = torch.randint(0, 2, (len(x), 256, *backbone.shape), generator=g).double() * 2 - 1
-    options = {"steps": 100, "terminal": backbone.terminal}
+    options = {"steps": 100}
     values = log_density(backbone, x, cond, probes, **options).log_p
     exact = log_density(backbone, x, cond, None, **options).log_p[:, 0]
     error = values.std(1) / math.sqrt(256)

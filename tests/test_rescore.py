@@ -9,7 +9,7 @@ import torch
 
 import diffzero as dz
 from diffzero.evaluate.calibrate import binned, fit, fit_weights, halves, joined
-from diffzero.evaluate.draws import DrawParts, draw_table, draw_times, read_matrix, slopes
+from diffzero.evaluate.draws import DrawParts, draw_table, draw_times, read_matrix
 from diffzero.evaluate.rescore import (
     accuracy_curve,
     draw_weights,
@@ -20,6 +20,7 @@ from diffzero.evaluate.rescore import (
     rescored_logits,
 )
 from diffzero.evaluate.summary import read_run
+from diffzero.scoring.times import slopes
 from diffzero.train.data import caption_words, digits_split
 from test_cli import run
 
@@ -64,7 +65,7 @@ def test_times_are_those_the_network_saw(kept):
     image = digits_split()[1][0][0]
     classifier.draw_errors([image])
     used = torch.cat(seen).double().numpy().reshape(4, 10)[:, 0]
-    assert np.allclose(np.sort(draw_times(classifier, [image])[0]), np.sort(used), atol=1e-6)
+    assert np.allclose(np.sort(draw_times(classifier, image, 4)), np.sort(used), atol=1e-6)
 
 
 def test_weights_of_the_bound_from_uniform_draws(oracle):
@@ -74,7 +75,7 @@ def test_weights_of_the_bound_from_uniform_draws(oracle):
     for weights in ("uniform", "elbo"):
         classifier = dz.ELBO(backbone, draws=256, weights=weights).fit(list("0123"))
         errors = classifier.draw_errors(list(images[:6]))
-        t = draw_times(classifier, list(images[:6]))
+        t = np.stack([draw_times(classifier, image, 256) for image in images[:6]])
         log_snr, slope = slopes(backbone.schedule, t)
         assert np.allclose(slope, 14, rtol=1e-6)  # lambda falls from 8 to -6
         ranges = {"weights": weights, "t_range": [0.0, 1.0], "log_snr_range": [-6.0, 8.0]}

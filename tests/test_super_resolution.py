@@ -5,7 +5,7 @@ import torch
 
 import diffzero as dz
 from conftest import if_unet
-from diffzero.backbones.super_resolution import SuperResolution
+from diffzero.models.super_resolution import SuperResolution
 
 
 @pytest.fixture(scope="module")

@@ -31,21 +31,23 @@ def test_the_gradient_agrees_with_finite_differences(tokenizer, photos):
 def test_the_token_stands_where_the_label_stood(sd):
     """A learned token that equals a word's embedding gives that word's state."""
     classifier = fitted(sd, template="a photo of a {}")
-    (word,) = sd.pieces(["cat"])
+    (word,) = sd.conditioner.pieces(["cat"])
     assert len(word) == 1
     for pool in ("token", "eos"):
         own = fitted(sd, pool=pool, template="a photo of a {}")
-        states = own.learned_states(sd.token_vectors(word))
+        states = own.learned_states(sd.conditioner.token_vectors(word))
         assert torch.allclose(states, own._class_states[:1], atol=1e-6)
-    assert classifier.distances(sd.token_vectors(word).numpy()).argmin() == 0
+    assert classifier.distances(sd.conditioner.token_vectors(word).numpy()).argmin() == 0
 
 
 def test_prompts_by_token_are_prompts_by_text(sd, tokenizer):
     texts = ["a photo of a cat", "a red fox", ""]
-    rows = sd.pieces(texts)
-    assert torch.equal(sd.embed_tokens(rows).tensors["text"], sd.embed(texts).tensors["text"])
+    rows = sd.conditioner.pieces(texts)
+    assert torch.equal(
+        sd.conditioner.embed_tokens(rows).tensors["text"], sd.embed(texts).tensors["text"]
+    )
     with pytest.raises(dz.InputError, match="A prompt of 40 tokens does not fit"):
-        sd.embed_tokens([[3] * 40])
+        sd.conditioner.embed_tokens([[3] * 40])
 
 
 def test_every_view_meets_every_time(sd, photos):
@@ -131,7 +133,7 @@ def test_tokens_travel_to_diffusers_and_back(tokenizer, photos, tmp_path):
     assert name == "<photo>" and np.array_equal(back.numpy(), vector)
     pipe.load_textual_inversion(str(path))
     state = dz.load(pipe).embed(["a photo of a <photo>"]).tensors["text"]
-    place = classifier.backbone_.first_token + len(classifier._before)
+    place = classifier.backbone_.conditioner.first_token + len(classifier._before)
     ours = classifier.learned_states(torch.from_numpy(vector)[None])
     assert torch.allclose(state[0, place].double(), ours[0], atol=1e-5)
     again = dz.TextualInversion(classifier.backbone_, start=str(path)).fit(["cat", "red fox"])

@@ -170,13 +170,13 @@ def test_a_recipe_starts_from_another_models_words(trained, tmp_path):
     fresh = nets["text_encoder"].get_input_embeddings().weight.detach().clone()
     stable_diffusion.start_from(nets, str(trained / "sd"), tokens)
     old = dz.load(trained / "sd", dtype="float32")
-    here, there = tokens.get_vocab(), old.tokenizer.get_vocab()
+    here, there = tokens.get_vocab(), old.conditioner.stream.tokenizer.get_vocab()
     assert here["one</w>"] != there["one</w>"] and "zebra</w>" not in there
     after = nets["text_encoder"].get_input_embeddings().weight
-    before = old.text_encoder.get_input_embeddings().weight
+    before = old.conditioner.stream.encoder.get_input_embeddings().weight
     assert torch.equal(after[here["one</w>"]], before[there["one</w>"]])
     assert torch.equal(after[here["zebra</w>"]], fresh[here["zebra</w>"]])
-    for key, value in old.unet.state_dict().items():
+    for key, value in old.denoiser.network.state_dict().items():
         assert torch.equal(value, nets["unet"].state_dict()[key])
     with pytest.raises(dz.InputError, match="do not fit this recipe's networks"):
         stable_diffusion.start_from(nets, "digits-ddpm", tokens)
@@ -278,7 +278,7 @@ def test_the_text_stays_as_read_until_the_unet_uses_it(scenes):
     assert any(not torch.equal(kept["kept.pt"][k], kept["unet.pt"][k]) for k in text)
     unet = [key for key in kept["kept.pt"] if key.startswith("unet.")]
     assert any(not torch.equal(kept["kept.pt"][k], kept["unet.pt"][k]) for k in unet)
-    assert dz.load(scenes[1]).text_encoder.config.has_read
+    assert dz.load(scenes[1]).conditioner.stream.encoder.config.has_read
 
 
 def test_more_minutes_go_to_the_last_stage(scenes):
@@ -321,9 +321,9 @@ def test_a_model_trained_on_keeps_its_latents(trained, scenes, tmp_path):
     init = str(trained / "sd")
     stable_diffusion.train([scenes[0]], tmp_path / "on", 0.08, init=init, log=lambda s: None)
     old, new = dz.load(init, dtype="float32"), dz.load(tmp_path / "on", dtype="float32")
-    assert new.vae.config.scaling_factor == old.vae.config.scaling_factor
-    for key, value in old.vae.state_dict().items():
-        assert torch.equal(value, new.vae.state_dict()[key])
+    assert new.codec.vae.config.scaling_factor == old.codec.vae.config.scaling_factor
+    for key, value in old.codec.vae.state_dict().items():
+        assert torch.equal(value, new.codec.vae.state_dict()[key])
     assert files(tmp_path / "on") == ["kept.pt", "text.pt", "unet.pt"]  # it had names alone
-    before = old.unet.state_dict()
-    assert any(not torch.equal(v, before[k]) for k, v in new.unet.state_dict().items())
+    before = old.denoiser.network.state_dict()
+    assert any(not torch.equal(v, before[k]) for k, v in new.denoiser.network.state_dict().items())

@@ -30,15 +30,19 @@ def test_the_recipe_writes_a_model_that_loads_and_scores(trained):
     out, lines = trained
     assert int(lines[-1].split()[0]) >= 1  # steps
     model = dz.load(out)
-    assert isinstance(model, dz.DeepFloyd) and model.shape == (3, 16, 16)
-    assert model.restrict.quantile == 0.95 and model.unet.config.out_channels == 6
+    assert isinstance(model.conditioner, dz.Conditioner) and model.shape == (3, 16, 16)
+    assert (
+        model.denoiser.limits.quantile == 0.95 and model.denoiser.network.config.out_channels == 6
+    )
     made = [example("validation", row) for row in range(5)]
     images = [render(one.scene, 32) for one in made]
     elbo = dz.ELBO(model, draws=1, template="{}")
     scores = elbo.scores(images, candidates=[list(one.candidates) for one in made])
     for one, row in zip(made, scores.logits, strict=True):
         assert np.isfinite(row[: len(one.candidates)]).all()
-    known = model.pieces(["a circle that is red, with a dot", "handwritten digit zero"])
+    known = model.conditioner.pieces(
+        ["a circle that is red, with a dot", "handwritten digit zero"]
+    )
     assert [len(k) for k in known] == [9, 3]  # words of the captions are one token each
 
 
@@ -84,14 +88,14 @@ def test_the_recipe_starts_from_another_models_words(trained, tmp_path):
     fresh = nets["text_encoder"].get_input_embeddings().weight.detach().clone()
     start_from(nets, str(trained[0]), words)
     old = dz.load(trained[0], dtype="float32")
-    here, there = words.get_vocab(), old.tokenizer.get_vocab()
+    here, there = words.get_vocab(), old.conditioner.stream.tokenizer.get_vocab()
     after = nets["text_encoder"].get_input_embeddings().weight
-    before = old.text_encoder.get_input_embeddings().weight
+    before = old.conditioner.stream.encoder.get_input_embeddings().weight
     red, zebra = "\u2581red", "\u2581zebra"
     assert here[red] != there[red] and zebra not in there
     assert torch.equal(after[here[red]], before[there[red]])
     assert torch.equal(after[here[zebra]], fresh[here[zebra]])
-    for key, value in old.unet.state_dict().items():
+    for key, value in old.denoiser.network.state_dict().items():
         assert torch.equal(value, nets["unet"].state_dict()[key])
     with pytest.raises(dz.InputError, match="do not fit this recipe's networks"):
         start_from(nets, "digits-ddpm", words)

@@ -95,7 +95,7 @@ def test_a_one_hot_mixture_is_the_class_itself(tiny_ddpm, tokenizer):
     with torch.no_grad():
         hard = tiny_ddpm.forward(x, t, cond).eps
         assert torch.allclose(tiny_ddpm.forward(x, t, soft).eps, hard, atol=1e-6)
-    assert not tiny_ddpm.unet.class_embedding._forward_hooks  # nothing stays behind
+    assert not tiny_ddpm.denoiser.network.class_embedding._forward_hooks  # nothing stays behind
     sd = dz.load(sd_pipeline(tokenizer))
     text = sd.embed(["a cat", "a dog"])
     assert torch.allclose(sd.mix(text, torch.eye(2)).tensors["text"], text.tensors["text"])

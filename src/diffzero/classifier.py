@@ -212,7 +212,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def _ready(self) -> None:
         """Prepare, and remember the arguments that this was done with."""
-        check_options(self, self.method)
+        check_options(self)
         self._prepare()
         self._prepared_with = self.get_params(deep=True)
 

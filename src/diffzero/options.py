@@ -23,7 +23,7 @@ class Check:
     """What a value may be.
 
     Args:
-        says: How the allowed values are described after "takes".
+        says: How the allowed values are described after "must be".
         fits: Whether a value is one.
     """
 
@@ -108,12 +108,11 @@ def option(default: Any, check: Check, *, positional: bool = False) -> Any:
     return field(default=default, metadata={"check": check}, kw_only=not positional)
 
 
-def check_options(owner: Any, name: str) -> None:
+def check_options(owner: Any) -> None:
     """Go through the fields of a dataclass instance.
 
     Args:
         owner: The instance.
-        name: What it is called in the message.
 
     Raises:
         InputError: the first field whose value is not allowed.
@@ -125,7 +124,7 @@ def check_options(owner: Any, name: str) -> None:
         except Exception:  # a value that cannot even be compared
             fits = False
         if not fits:
-            raise InputError(f"{one.name} of {name} takes {check.says}; got {_short(value)}.")
+            raise InputError(f"{one.name} must be {check.says}; got {_short(value)}.")
 
 
 def _short(value: Any) -> str:

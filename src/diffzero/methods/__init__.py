@@ -49,5 +49,5 @@ def make(name: str, backbone: Any, options: dict[str, Any]) -> Any:
                 f"Method {name} has no argument {option!r}; it has {', '.join(known)}."
             )
     made = cls(backbone, **options)
-    check_options(made, name)
+    check_options(made)
     return made

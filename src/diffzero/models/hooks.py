@@ -34,10 +34,12 @@ def inputs_seen(
     from this thread."""
     own = get_ident()
 
-    def hook_of(name: str) -> Callable[[Any, tuple, dict[str, Any]], None]:
-        def hook(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    def hook_of(name: str) -> Callable[..., None]:
+        # torch registers a hook and that it takes kwargs one after the other, so that a thread
+        # which runs in between calls it without them.
+        def hook(module: Any, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
             if get_ident() == own:
-                see(name, module, args, kwargs)
+                see(name, module, args, kwargs or {})
 
         return hook
 

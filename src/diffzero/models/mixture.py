@@ -89,7 +89,10 @@ class ExactDenoiser(Denoiser):
         alpha, sigma = self.schedule(t)
         flat = x_t.double().flatten(1)  # [b, d]
         a, var = alpha[:, None], alpha[:, None] ** 2 * self.var + sigma[:, None] ** 2
-        prior = cond.tensors["weights"].log().repeat_interleave(self.m, 1)
+        w = cond.tensors["weights"]
+        # A weight of zero has no finite gradient through its logarithm, and needs none.
+        log_w = torch.where(w > 0, torch.where(w > 0, w, 1.0).log(), -math.inf)
+        prior = log_w.repeat_interleave(self.m, 1)
         r = torch.softmax(self._log_joint(flat, a, var) + prior, 1)  # [b, k m]
         shrink = r * a * self.var / var
         x = (r - shrink * a) @ self.mu + shrink.sum(1, keepdim=True) * flat
