@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
-from diffzero import cli
+from diffzero.app import cli
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_one_bad_file_among_good_ones_loses_nothing(monkeypatch, capsys, folder,
     records = [json.loads(line) for line in out.splitlines()]
     assert code == 2 and ["error" in r for r in records] == [False, True, False, True]
     assert set(records[1]) == {"path", "error"} and "not an image" in records[1]["error"]
-    assert "2 of 4 images could not be read" in err
+    assert "2 of 4 images could not be classified" in err
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_unknown_recipe(monkeypatch, capsys, tmp_path):
     assert "No recipe 'huge'; there are tiny-sd, tiny-if, tiny-clip" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("statement", ["import diffzero", "import diffzero.cli"])
+@pytest.mark.parametrize("statement", ["import diffzero", "import diffzero.app.cli"])
 def test_import_and_help_stay_light(statement):
     heavy = ["torch", "sklearn", "diffusers", "transformers"]
     code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     if "cli" in statement:
         code = (
             "import sys; sys.argv = ['diffzero', '--help']\n"
-            "from diffzero.cli import main\n"
+            "from diffzero.app.cli import main\n"
             "try: main()\nexcept SystemExit: pass\n"
             f"print([m for m in {heavy} if m in sys.modules])"
         )
