@@ -124,7 +124,7 @@ class Estimate:
         self.said = True
         whole = spent * self.total / self.done
         if whole > LONG and self.done < self.total:
-            self.tell(f"about {duration(whole)}, going by the first {self.done:,}")
+            self.tell(f"about {duration(whole)}, as its first part suggests")
 
     def skip(self, n: int) -> None:
         """So many units will not be done at all."""
@@ -147,11 +147,11 @@ def progress_bar(total: int, unit: str = "evaluations") -> Iterator[Estimate]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Estimate(total, lambda text: note(f"{text} {unit}"))
+        yield Estimate(total, note)
         return
     with _bar(console, unit) as bar:
         task = bar.add_task("", total=total)
-        yield _Shown(total, bar, task, lambda text: bar.console.print(f"{text} {unit}"))
+        yield _Shown(total, bar, task, bar.console.print)
 
 
 class _Shown(Estimate):

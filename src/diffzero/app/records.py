@@ -7,16 +7,18 @@ their turn comes and their pixels are gone before the next group is opened.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DiffzeroError, InputError
 from .build import network_rows
 from .console import Estimate, printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GROUP_SECONDS = 1.0  # between lines, where an image takes less
 GROUP_BYTES = 1 << 27  # of pixels in one group, unless one image has more
@@ -109,16 +111,12 @@ def score(
 
 def record_of(classifier: Any, path: str, scores: Any, row: int, seconds: float) -> dict[str, Any]:
     """The line of one image, as `--json` prints it."""
+    from ..evaluate.run import not_finite
+
     names = classifier.names_
     logits = scores.logits[row]
-    if not np.isfinite(logits).all():
-        worst = int(np.flatnonzero(~np.isfinite(logits))[0])
-        return {
-            "path": path,
-            "error": f"{path}: the model's logit of {names[worst]!r} is {logits[worst]}, so there "
-            "is no answer. Its weights may be damaged, or overflow in half precision: try "
-            "--dtype float32.",
-        }
+    if not all(map(math.isfinite, logits)):
+        return {"path": path, "error": not_finite(path, names, logits)}
     proba = classifier.probabilities(scores)[row]
     return {
         "path": path,

@@ -83,17 +83,13 @@ def evaluate_command(
 
     Raises:
         InputError: anything unusable.
-        typer.Exit: with 2, after all else is done, if images could not be used.
+        typer.Exit: with 2, after all else is done, if images could not be used; with 130, if the
+            user interrupts.
     """
     corruption = parse_corruption(data.corrupt, model.seed)
     dataset = data.open(model.seed)
     template = read_templates(data.template, "{}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        classifier = model.build(dataset.classes, template)
-    warned = [str(w.message) for w in caught if "never saw the words" in str(w.message)]
-    for text in warned:
-        note(f"warning: {text}")
+    classifier, warned = _fitted(model, dataset.classes, template)
     scorer: Scorer | None = Scorer(classifier, corruption, keep_draws)
     config = configuration.make_config(
         dataset, classifier, model.model,
@@ -121,12 +117,19 @@ def evaluate_command(
         result = summarise(read_run(place.out))
         store.finish(result)
     _say(result, place.out, as_json)
-    if result["errors"]:
-        note(
-            f"{result['errors']} of {result['expected']} images could not be used; the others are "
-            f"done. See records.jsonl; --retry-errors does them again."
-        )
-        raise typer.Exit(2)
+
+
+def _fitted(
+    model: ModelChoice, names: list[str], template: list[str] | None
+) -> tuple[Any, list[str]]:
+    """The classifier, and what it warns about words that its model never saw."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        classifier = model.build(names, template)
+    warned = [str(w.message) for w in caught if "never saw the words" in str(w.message)]
+    for text in warned:
+        note(f"warning: {text}")
+    return classifier, warned
 
 
 @dataclass(frozen=True)
@@ -188,11 +191,23 @@ def _pool(
 def _go(dataset: Dataset, store: RunStore, score: Any, plan: Plan, todo: int, local: bool) -> None:
     # Workers get smaller chunks than one process grows to: a killed one loses little.
     first = first_chunk(plan.evals, plan.rows) if local else max(1, min(32, todo // 16))
-    with progress_bar(todo * plan.evals) as advance:
-        run(
-            dataset, store, score, first=first, grow=local,
-            advance=lambda images: advance(images * plan.evals),
-        )  # fmt: skip
+    done = total = len(dataset.examples)
+    done -= todo
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(images * plan.evals)
+
+    try:
+        with progress_bar(todo * plan.evals) as progress:
+            run(dataset, store, score, first=first, grow=local, advance=advance)
+    except KeyboardInterrupt:
+        note(
+            f"stopped: {done:,} of {total:,} images are done and kept; run the same command "
+            "again to go on."
+        )
+        raise typer.Exit(130) from None
 
 
 def _session(plan: Plan, todo: int, seconds: float) -> dict[str, Any]:
@@ -208,12 +223,23 @@ def _session(plan: Plan, todo: int, seconds: float) -> dict[str, Any]:
 
 
 def _say(result: dict[str, Any], out: Path, as_json: bool) -> None:
+    """The summary, and exit with 2 if images could not be used."""
     if as_json:
         say_json(result)
-        return
+    else:
+        _say_table(result)
+        say(str(out))
+    if result["errors"]:
+        note(
+            f"{result['errors']} of {result['expected']} images could not be used; the others are "
+            f"done. See records.jsonl; --retry-errors does them again."
+        )
+        raise typer.Exit(2)
+
+
+def _say_table(result: dict[str, Any]) -> None:
     rows = [
         (name, f"{result['metrics'][name]:.4f}", f"[{low:.4f}, {high:.4f}]")
         for name, (low, high) in result["intervals"].items()
     ]
     print_table([f"{result['images']:,} images", "value", "95 % interval"], rows)
-    say(str(out))
