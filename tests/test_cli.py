@@ -148,6 +148,29 @@ def test_lists_of_models_and_methods(monkeypatch, capsys):
     assert "elbo" in out and "evaluations an" in out
 
 
+def test_methods_say_what_they_need_and_cost_by_attributes(monkeypatch):
+    from diffzero.app.lists import described
+    from diffzero.methods import METHODS, method_class
+
+    for name in METHODS:
+        assert all(described(method_class(name))[i] for i in (0, 1, 3)), name
+
+    class New:
+        """What it does.
+
+        Cost: as the docstring says.
+        """
+
+    assert described(New) == ("New", "What it does.", "", "as the docstring says.")
+    New.cost, New.needs = "draws x K", "a text model"
+    assert described(New) == ("New", "What it does.", "a text model", "draws x K")
+
+
+def test_version(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"diffzero {dz.__version__}\n"
+
+
 def test_an_unexpected_failure_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("diffzero.loading.cards", lambda: 1 / 0)
     assert run(monkeypatch, "models") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,14 +110,15 @@ def parse_labels(text: str) -> list[str]:
     """Words between commas; a word in double quotes may hold commas: `"salt, pepper",oil`.
 
     Raises:
-        InputError: a quote that is not closed, or text after a closed one.
+        InputError: a quote that is not closed, text after a closed one, or a line break.
     """
     try:
-        (words,) = csv.reader([text], skipinitialspace=True, strict=True)
+        closed = re.sub(r'"\s+(,|$)', r'"\1', text)  # csv takes no space after a closing quote
+        (words,) = csv.reader([closed], skipinitialspace=True, strict=True)
     except (csv.Error, ValueError):
         raise InputError(
-            f"--labels: the quotes do not match in {text!r}. Put a label that holds commas wholly "
-            "in double quotes, and double a quote within it."
+            f"--labels: a quote is not closed, or a line breaks within a word, in {text!r}. Put a "
+            "label that holds commas wholly in double quotes, and double a quote within it."
         ) from None
     return [word.strip() for word in words]
 
@@ -153,16 +155,19 @@ def parse_priors(text: str) -> dict[str, float]:
     """`cat=0.7,dog=0.3` as a dictionary; a label with commas stands in double quotes.
 
     Raises:
-        InputError: another form, or a number that is not finite and positive.
+        InputError: another form, a number that is not finite and positive, or two for one label.
     """
-    wrong = InputError(f"--priors takes label=number,... with positive numbers; got {text!r}.")
+    wrong = InputError(
+        f"--priors takes label=number,... with one positive number per label; got {text!r}."
+    )
     try:
         (items,) = csv.reader([text], skipinitialspace=True)
         pairs = [item.rsplit("=", 1) for item in items]
         priors = {name.strip(): float(value) for name, value in pairs}
     except (ValueError, csv.Error):
         raise wrong from None
-    if not all(value > 0 and math.isfinite(value) for value in priors.values()):
+    usable = all(value > 0 and math.isfinite(value) for value in priors.values())
+    if len(priors) < len(pairs) or not usable:
         raise wrong
     return priors
 

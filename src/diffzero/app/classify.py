@@ -9,7 +9,7 @@ import typer
 
 from . import options
 from .build import ModelChoice, expand, read_labels
-from .console import note, printable, progress_bar, say, say_json
+from .console import note, printable, progress_bar, say, say_json, unbroken
 from .records import records, text_of
 
 
@@ -65,9 +65,10 @@ def answer(classifier: Any, files: list[str], evals: int, as_json: bool) -> int:
     try:
         with progress_bar(evals) as progress:
             for record in records(classifier, files, progress):
-                emit(record, as_json)
-                done += 1
-                failed += "error" in record
+                with unbroken():
+                    emit(record, as_json)
+                    done += 1
+                    failed += "error" in record
     except KeyboardInterrupt:
         note(f"stopped: {done:,} of {count(len(files))} are done, and their lines are printed.")
         raise typer.Exit(130) from None

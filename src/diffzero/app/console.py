@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import unicodedata
 import warnings
@@ -73,6 +75,32 @@ def note(message: str) -> None:
     """A line on standard error."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, so that what is printed is also counted.
+
+    A second Ctrl-C is not held back: the output may be what hangs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears of Ctrl-C
+        return
+    usual = signal.getsignal(signal.SIGINT)
+    held: list[tuple[Any, ...]] = []
+
+    def hold(*arguments: Any) -> None:
+        held.append(arguments)
+        if len(held) > 1 and callable(usual):
+            usual(*arguments)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if held and callable(usual):
+        usual(*held[0])
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
