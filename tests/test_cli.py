@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
-from diffzero import cli
+from diffzero.app import cli
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_one_bad_file_among_good_ones_loses_nothing(monkeypatch, capsys, folder,
     records = [json.loads(line) for line in out.splitlines()]
     assert code == 2 and ["error" in r for r in records] == [False, True, False, True]
     assert set(records[1]) == {"path", "error"} and "not an image" in records[1]["error"]
-    assert "2 of 4 images could not be read" in err
+    assert "2 of 4 images could not be classified" in err
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,29 @@ def test_lists_of_models_and_methods(monkeypatch, capsys):
     assert "elbo" in out and "evaluations an" in out
 
 
+def test_methods_say_what_they_need_and_cost_by_attributes(monkeypatch):
+    from diffzero.app.lists import described
+    from diffzero.methods import METHODS, method_class
+
+    for name in METHODS:
+        assert all(described(method_class(name))[i] for i in (0, 1, 3)), name
+
+    class New:
+        """What it does.
+
+        Cost: as the docstring says.
+        """
+
+    assert described(New) == ("New", "What it does.", "", "as the docstring says.")
+    New.cost, New.needs = "draws x K", "a text model"
+    assert described(New) == ("New", "What it does.", "a text model", "draws x K")
+
+
+def test_version(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"diffzero {dz.__version__}\n"
+
+
 def test_an_unexpected_failure_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("diffzero.models.cards.cards", lambda: 1 / 0)
     assert run(monkeypatch, "models") == 1
@@ -159,14 +182,14 @@ def test_unknown_recipe(monkeypatch, capsys, tmp_path):
     assert "No recipe 'huge'; there are tiny-sd, tiny-if, tiny-clip" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("statement", ["import diffzero", "import diffzero.cli"])
+@pytest.mark.parametrize("statement", ["import diffzero", "import diffzero.app.cli"])
 def test_import_and_help_stay_light(statement):
     heavy = ["torch", "sklearn", "diffusers", "transformers"]
     code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     if "cli" in statement:
         code = (
             "import sys; sys.argv = ['diffzero', '--help']\n"
-            "from diffzero.cli import main\n"
+            "from diffzero.app.cli import main\n"
             "try: main()\nexcept SystemExit: pass\n"
             f"print([m for m in {heavy} if m in sys.modules])"
         )

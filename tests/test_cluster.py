@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from diffzero.errors import InputError
 from test_evaluate import classify_digits, read_lines, same_records
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'diffzero[ray]'")
@@ -50,3 +51,17 @@ def test_no_cluster_at_the_address(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and "no cluster there" in err
     assert (tmp_path / "records.jsonl").read_text() == ""
+
+
+def test_a_long_folder_of_temporary_files(monkeypatch, tmp_path):
+    from diffzero.evaluate import cluster
+
+    long = tmp_path / ("x" * 80)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    assert cluster._short_folder() == {}
+    monkeypatch.setenv("TMPDIR", str(long))
+    assert len(cluster._short_folder()["_temp_dir"]) <= cluster.LONGEST_FOLDER
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="too long for Ray's sockets"):
+        cluster._short_folder()

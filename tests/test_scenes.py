@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 import diffzero as dz
-from diffzero import cli
+from diffzero.app import cli
 from diffzero.train import data
 from diffzero.train.scene_files import ask, read, write
 from diffzero.train.scenes import (

@@ -1,5 +1,5 @@
 """`python -m diffzero` is `diffzero`."""
 
-from .cli import main
+from .app.cli import main
 
 main()

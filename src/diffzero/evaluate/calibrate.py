@@ -13,7 +13,6 @@ References:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from ..errors import InputError
 from .metrics import fit_temperature, mcnemar
-from .rescore import Scored, _cell, draw_weights, read_scored, rescored_logits
+from .rescore import Scored, draw_weights, rescored_logits
 from .store import as_sentence, write_json
 from .summary import metrics_of
 
@@ -127,28 +126,9 @@ def fit(scored: Scored, bins: int, seed: int) -> dict[str, Any]:
     }
 
 
-def calibrate_command(
-    folder: Path, draws: int | None, bins: int, seed: int, as_json: bool
-) -> None:
-    """The command: a table of the held-out half, and `calibration.json` in the run."""
-    from ..cli import print_table
-
-    scored = read_scored(folder)
-    if draws is not None:
-        scored = Scored(scored.run, scored.matrix.first(draws), scored.labels)
-    result = fit(scored, bins, seed)
+def write_calibration(result: dict[str, Any], folder: Path) -> Path:
+    """Write what `fit` found as `calibration.json` into the folder of its run."""
     path = Path(folder) / "calibration.json"
     with as_sentence(Path(folder)):
         write_json(path, result)
-    if as_json:
-        print(json.dumps({k: v for k, v in result.items() if k != "fitted_on"}))
-        return
-    measured = result["held_out"]
-    rows = [(m, *(_cell(measured[c][m]) for c in measured)) for m in measured["as run"]]
-    print_table([f"{result['images_held_out']:,} held-out images", *measured], rows)
-    weights = ", ".join(f"{w:.2f}" for w in result["relative_weights"])
-    print(
-        f"fitted on the other {result['images_fitted']:,}: temperature {result['temperature']:.5g}"
-        f"; weights from small t to large, relative to it: {weights}; McNemar as run against "
-        f"weights: p = {result['mcnemar_p']:.3g}\n{path}"
-    )
+    return path

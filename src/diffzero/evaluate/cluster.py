@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ..errors import DiffzeroError, InputError
 
+# A socket's path has 103 bytes on some systems, and Ray appends up to 70 of its own.
+LONGEST_FOLDER = 33
 PATIENCE = 3  # deaths in a row without a result before the run gives up
 
 
@@ -168,7 +171,7 @@ def start(address: str | None, workers: int | None) -> Any:
     ray.shutdown()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        options |= {"include_dashboard": False, "address": "local"}
+        options |= {"include_dashboard": False, "address": "local"} | _short_folder()
     else:
         options["address"] = address
     try:
@@ -181,6 +184,23 @@ def start(address: str | None, workers: int | None) -> Any:
             "and its RAY_AUTH_TOKEN in the environment."
         ) from None
     return ray
+
+
+def _short_folder() -> dict[str, str]:
+    """Ray's own folder, where the usual one makes the names of its sockets too long.
+
+    Raises:
+        InputError: no short folder can be written.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(Path(usual).absolute())) <= LONGEST_FOLDER or os.name == "nt":
+        return {}
+    if not os.access("/tmp", os.W_OK):
+        raise InputError(
+            f"The folder of temporary files, {usual}, is too long for Ray's sockets "
+            f"({LONGEST_FOLDER} characters at most). Set RAY_TMPDIR to a shorter one."
+        )
+    return {"_temp_dir": f"/tmp/ray-{os.getuid()}"}
 
 
 def _knock(address: str) -> None:

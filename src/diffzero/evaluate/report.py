@@ -1,8 +1,7 @@
-"""`diffzero report`: runs side by side, on the terminal and as one self-contained HTML file."""
+"""Runs side by side, as one self-contained HTML file."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from textwrap import shorten
@@ -12,37 +11,54 @@ import numpy as np
 
 from ..errors import InputError
 from . import figures
-from .compare import compare, confident_mistakes, most_different, pair, verdict
+from .compare import Pair, compare, confident_mistakes, most_different, pair, verdict
 from .draws import has_matrix
 from .metrics import confusion, top_k
 from .page import template
 from .pictures import Pictures
 from .store import as_sentence
-from .summary import Run, read_run, summarise
+from .summary import Run
 
 SHOWN = 12
 LARGEST_CONFUSION = 30
 DEFAULTS = ("value_range", "batch_size", "priors", "temperature", "template")
 
 
-def report_command(folders: list[Path], out: Path, as_json: bool) -> None:
-    """The command.
+Comparisons = list[tuple[dict[str, Any], Pair]]
+
+
+def comparisons(runs: list[Run]) -> tuple[Comparisons, list[str]]:
+    """Every later run against the first.
+
+    Returns:
+        Each comparison with the images that both runs have, and why the other runs could not be
+        compared.
+    """
+    found, refused = [], []
+    for other in runs[1:]:
+        try:
+            matched = pair(runs[0], other)
+        except InputError as error:
+            refused.append(str(error))
+            continue
+        found.append((compare(matched), matched))
+    return found, refused
+
+
+def write_report(
+    runs: list[Run], summaries: list[dict[str, Any]], compared: Comparisons, out: Path
+) -> None:
+    """One self-contained HTML file.
+
+    Args:
+        runs: What to show, the reference first.
+        summaries: Of each run, see `summarise`.
+        compared: What `comparisons` found.
+        out: The file.
 
     Raises:
-        InputError: a folder that is no run, or an output that cannot be written.
+        InputError: the file cannot be written.
     """
-    from ..cli import note, print_table
-
-    runs = [read_run(f) for f in dict.fromkeys(folders)]
-    summaries = [summarise(r) for r in runs]
-    comparisons = _comparisons(runs, note)
-    if as_json:
-        print(json.dumps({"runs": summaries, "comparisons": [c for c, _ in comparisons]}))
-    else:
-        header = ["run", "accuracy", "per class", "NLL", "ECE", "evaluations", "seconds"]
-        print_table(header, [_line(r, s) for r, s in zip(runs, summaries, strict=True)])
-        for c, _ in comparisons:
-            print(f"{c['first']} against {c['second']}: {verdict(c)}")
     names = unique_names(runs)
     context = {
         "title": " and ".join(sorted({r.config["data"]["name"] for r in runs})),
@@ -54,13 +70,11 @@ def report_command(folders: list[Path], out: Path, as_json: bool) -> None:
         "cost": figures.cost_plot(_cost_points(summaries, names)) if _any(summaries) else None,
         "curves": _curves(runs, names),
         "comparisons": [
-            {**c, "verdict": verdict(c), "pictures": _differences(found)}
-            for c, found in comparisons
+            {**c, "verdict": verdict(c), "pictures": _differences(found)} for c, found in compared
         ],
     }
     with as_sentence(out.parent):
         out.write_text(template("report.html.j2").render(**context), encoding="utf-8")
-    note(f"report: {out}")
 
 
 def unique_names(runs: list[Run]) -> list[str]:
@@ -74,35 +88,6 @@ def unique_names(runs: list[Run]) -> list[str]:
 
 def _any(summaries: list[dict[str, Any]]) -> bool:
     return any(s["images"] for s in summaries)
-
-
-def _line(run: Run, summary: dict[str, Any]) -> tuple[str, ...]:
-    if not summary["images"]:
-        return (f"{run.folder.name}: {run.name}", "no images", *[""] * 5)
-    low, high = (100 * v for v in summary["intervals"]["acc1"])
-    m, cost = summary["metrics"], summary["cost"]
-    return (
-        f"{run.folder.name}: {run.name}",
-        f"{100 * m['acc1']:.1f} % [{low:.1f}, {high:.1f}] of {summary['images']:,}",
-        f"{100 * m['mean_per_class_recall']:.1f} %",
-        f"{m['nll']:.3f}",
-        f"{m['ece']:.3f}",
-        f"{cost['evaluations_per_image']:,.0f}",
-        f"{cost['seconds_per_image']:.3g}",
-    )
-
-
-def _comparisons(runs: list[Run], note: Any) -> list[tuple[dict[str, Any], Any]]:
-    """Every later run against the first; what cannot be compared is said, not fatal."""
-    found = []
-    for other in runs[1:]:
-        try:
-            matched = pair(runs[0], other)
-        except InputError as error:
-            note(f"not compared: {error}")
-            continue
-        found.append((compare(matched), matched))
-    return found
 
 
 def _cost_points(summaries: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:

@@ -214,63 +214,75 @@ def accuracy_curve(scored: Scored, weights: str = "as-run") -> list[dict[str, fl
     return points
 
 
-def rescore_command(
-    folder: Path,
-    draws: int | None,
-    weights: str,
-    reduction: str,
-    temperature: float | None,
-    curve: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """The command: a table of metrics before and after, or the curve."""
-    from ..cli import note, print_table
+@dataclass(frozen=True)
+class Rescored:
+    """Predictions under other settings, beside those of the run.
 
+    Attributes:
+        scored: The run and its score matrix.
+        settings: `draws`, `weights`, `reduction` and the `temperature` that divides the logits.
+        logits: float64 `[n, k]`.
+        proba: float64 `[n, k]`.
+        before: Metrics of the run itself.
+        after: Metrics of these predictions.
+        mcnemar_p: Probability of so unequal a number of discordant images by chance.
+    """
+
+    scored: Scored
+    settings: dict[str, Any]
+    logits: np.ndarray
+    proba: np.ndarray
+    before: dict[str, Any]
+    after: dict[str, Any]
+    mcnemar_p: float
+
+
+def rescore(
+    scored: Scored,
+    *,
+    weights: str = "as-run",
+    reduction: str = "mean",
+    draws: int | None = None,
+    temperature: float | None = None,
+) -> Rescored:
+    """Predict again from the score matrix.
+
+    Args:
+        scored: The run and its score matrix.
+        weights: See `draw_weights`.
+        reduction: See `reduce_draws`.
+        draws: How many of the first draws count; all of them if None.
+        temperature: Divides the logits; what the run would have used if None.
+
+    Raises:
+        InputError: a setting that is out of range or unknown.
+    """
     if temperature is not None and not temperature > 0:
         raise InputError(f"--temperature must be positive; got {temperature}.")
-    scored = read_scored(folder)
-    if weights.endswith(".json"):
-        scored = _without_fitted(scored, Path(weights), note)
-    if curve:
-        points = accuracy_curve(scored, weights)
-        if as_json:
-            print(json.dumps(points))
-            return
-        print_table(
-            ["draws", "evaluations", "accuracy", "95 % interval"],
-            [
-                (str(p["draws"]), f"{p['evaluations']:,}", f"{100 * p['accuracy']:.1f} %",
-                 f"[{100 * p['low']:.1f}, {100 * p['high']:.1f}]")
-                for p in points
-            ],
-        )  # fmt: skip
-        return
     logits, t = rescored_logits(scored, weights, reduction, draws, temperature)
     proba = probabilities(scored, logits, t)
-    k = len(scored.run.classes)
     before, right_before = _as_run(scored)
-    after = metrics_of(proba, scored.labels, k)
     right = proba.argmax(1) == scored.labels
     p = mcnemar(int((right_before & ~right).sum()), int((right & ~right_before).sum()))
-    if out is not None:
-        _write(scored, logits, proba, out, draws, weights, reduction, t)
-    if as_json:
-        print(json.dumps({"as_run": before, "rescored": after, "temperature": t, "mcnemar_p": p}))
-        return
-    rows = [(name, _cell(before[name]), _cell(after[name])) for name in after]
-    print_table([f"{len(right):,} images", "as run", "rescored"], rows)
-    print(f"temperature {t:g}; McNemar against the run: p = {p:.3g}")
+    settings = {
+        "draws": draws or scored.matrix.t.shape[1], "weights": weights, "reduction": reduction,
+        "temperature": t,
+    }  # fmt: skip
+    after = metrics_of(proba, scored.labels, len(scored.run.classes))
+    return Rescored(scored, settings, logits, proba, before, after, p)
 
 
-def _without_fitted(scored: Scored, path: Path, note: Any) -> Scored:
+def without_fitted(scored: Scored, path: Path) -> Scored:
+    """The images that a calibration was not fitted on.
+
+    Raises:
+        InputError: none is left, or the file is no calibration.
+    """
     fitted = set(read_calibration(path)["fitted_on"])
     keep = np.array([name not in fitted for name in scored.matrix.ids])
-    if not keep.all():
-        note(f"{(~keep).sum():,} images that the weights were fitted on are left out.")
     if not keep.any():
         raise InputError(f"{path}: was fitted on every image of this run; none is left.")
-    return scored.take(np.flatnonzero(keep))
+    return scored if keep.all() else scored.take(np.flatnonzero(keep))
 
 
 def _as_run(scored: Scored) -> tuple[dict[str, Any], np.ndarray]:
@@ -282,25 +294,21 @@ def _as_run(scored: Scored) -> tuple[dict[str, Any], np.ndarray]:
     return metrics_of(proba, scored.labels, len(scored.run.classes)), right
 
 
-def _cell(metric: dict[str, float]) -> str:
-    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
+def write_rescored(result: Rescored, out: Path, command: str) -> None:
+    """The result as a run of its own, for `diffzero report`.
 
-
-def _write(
-    scored: Scored, logits: np.ndarray, proba: np.ndarray, out: Path,
-    draws: int | None, weights: str, reduction: str, temperature: float,
-) -> None:  # fmt: skip
-    """The result as a run of its own, for `diffzero report`."""
-    from .config import command
-
+    Args:
+        result: What to write.
+        out: Folder of the new run.
+        command: What the run's configuration names as its command.
+    """
+    scored = result.scored
     config = dict(scored.run.config)
-    used = draws or scored.matrix.t.shape[1]
-    cost = config["evaluations_per_image"] * used // scored.matrix.t.shape[1]
-    config["settings"] = config["settings"] | {
-        "draws": used, "weights": weights, "reduction": reduction, "temperature": temperature,
-    }  # fmt: skip
+    draws = result.settings["draws"]
+    cost = config["evaluations_per_image"] * draws // scored.matrix.t.shape[1]
+    config["settings"] = config["settings"] | result.settings
     config["data"] = config["data"] | {"images": len(scored.labels)}
-    config |= {"keep_draws": False, "evaluations_per_image": cost, "command": command()}
+    config |= {"keep_draws": False, "evaluations_per_image": cost, "command": command}
     config["rescored_from"] = str(scored.run.folder)
     names = scored.run.classes
     with RunStore(out, config) as store:
@@ -309,8 +317,9 @@ def _write(
                 continue
             store.append(
                 {"id": name, "label": names[scored.labels[i]],
-                 "prediction": names[int(proba[i].argmax())],
-                 "probabilities": proba[i].tolist(), "logits": logits[i].tolist(),
+                 "prediction": names[int(result.proba[i].argmax())],
+                 "probabilities": result.proba[i].tolist(),
+                 "logits": result.logits[i].tolist(),
                  "evals": cost, "seconds": 0.0}
             )  # fmt: skip
         store.finish(summarise(read_run(out)))

@@ -6,7 +6,6 @@ else (reading, resuming, writing) stays in one process, so that a run has one wr
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import DiffzeroError, InputError
 from .corrupt import Corruption
 from .data import Dataset, Example, decode
 from .draws import draw_table
 from .store import RunStore
 
 LARGEST_CHUNK = 256
+PART_BYTES = 1 << 27  # of pixels that are held at once, unless one image has more
 WISHED_SECONDS = 4.0  # of a chunk: what a kill may cost
 
 
@@ -75,26 +75,53 @@ class Scorer:
         self.classifier, self.corruption, self.keep_draws = classifier, corruption, keep_draws
 
     def __call__(self, items: list[Item]) -> Result:
-        """Score a chunk; an unreadable image gives a record with its error."""
-        images, good, records = [], [], {}
-        for position, item in enumerate(items):
+        """Score a chunk; an image without an answer gives a record with its error."""
+        waiting, results = iter(items), []
+        while part := self._decode(waiting):
+            results.append(self._part(part))
+        return joined(results)
+
+    def _decode(self, waiting: Iterator[Item]) -> list[tuple[Item, np.ndarray | str]]:
+        """The next items with their pixels, or what is wrong with them, in bounded memory."""
+        part: list[tuple[Item, np.ndarray | str]] = []
+        held = 0
+        while held < PART_BYTES and (item := next(waiting, None)) is not None:
             try:
                 pixels = decode(item.raw, item.id)
                 if self.corruption is not None:
                     pixels = self.corruption(pixels)
-                images.append(pixels)
-                good.append(position)
+                part.append((item, pixels))
+                held += pixels.nbytes
             except InputError as error:
-                records[position] = error_record(item.id, str(error))
-        draws: dict[str, np.ndarray] = {}
-        if images:
-            began = time.perf_counter()
-            scores, draws = self._score(images, [items[g].id for g in good])
-            seconds = (time.perf_counter() - began) / len(images)
-            proba = self.classifier.probabilities(scores)
-            for row, position in enumerate(good):
-                records[position] = self._record(items[position], scores, proba, row, seconds)
-        return Result([records[i] for i in range(len(items))], draws)
+                part.append((item, str(error)))
+        return part
+
+    def _part(self, part: list[tuple[Item, np.ndarray | str]]) -> Result:
+        good = [(item, pixels) for item, pixels in part if not isinstance(pixels, str)]
+        scored = self._answers(*map(list, zip(*good, strict=True))) if good else Result([])
+        answers = iter(scored.records)
+        records = [
+            error_record(item.id, pixels) if isinstance(pixels, str) else next(answers)
+            for item, pixels in part
+        ]
+        return Result(records, scored.draws)
+
+    def _answers(self, items: list[Item], images: list[np.ndarray]) -> Result:
+        """Of decoded images; one that cannot be scored takes no other with it."""
+        began = time.perf_counter()
+        try:
+            scores, draws = self._score(images, [item.id for item in items])
+        except DiffzeroError as error:
+            if len(items) == 1:
+                return Result([error_record(items[0].id, f"{items[0].id}: {error}")])
+            each = zip(items, images, strict=True)
+            return joined([self._answers([item], [image]) for item, image in each])
+        seconds = (time.perf_counter() - began) / len(images)
+        proba = self.classifier.probabilities(scores)
+        records = [
+            self._record(item, scores, proba, row, seconds) for row, item in enumerate(items)
+        ]
+        return Result(records, draws)
 
     def _score(
         self, images: list[np.ndarray], ids: list[str]
@@ -111,8 +138,8 @@ class Scorer:
             "id": item.id,
             "label": item.label,
             "prediction": self.classifier.names_[int(proba[row].argmax())],
-            "probabilities": _numbers(proba[row]),
-            "logits": _numbers(scores.logits[row]),
+            "probabilities": proba[row].tolist(),
+            "logits": scores.logits[row].tolist(),
             "evals": int(scores.evals[row]),
         }
         if scores.vjps is not None:
@@ -120,9 +147,11 @@ class Scorer:
         return record | {"seconds": round(seconds, 6)}
 
 
-def _numbers(row: np.ndarray) -> list[float | None]:
-    """JSON has no infinity: what is not finite becomes null."""
-    return [float(v) if math.isfinite(v) else None for v in row]
+def joined(results: list[Result]) -> Result:
+    """Results of parts of a chunk as one."""
+    tables = [result.draws for result in results if result.draws]
+    draws = {name: np.concatenate([t[name] for t in tables]) for name in (tables or [{}])[0]}
+    return Result([record for result in results for record in result.records], draws)
 
 
 def error_record(name: str, message: str) -> dict[str, Any]:

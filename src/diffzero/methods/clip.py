@@ -36,7 +36,7 @@ class CLIP(Classifier):
         temperature: See `Classifier`.
         priors: See `Classifier`.
         seed: Unused: CLIP draws nothing. Accepted so that methods can be swapped.
-        batch_size: Images per network call; 256 if None.
+        batch_size: Images per network call; the model's own number if None.
         value_range: See `Classifier`.
     """
 
@@ -76,7 +76,7 @@ class CLIP(Classifier):
         labels: list[list[str]] | None,
         progress: Progress | None,
     ) -> Scores:
-        rows = self.batch_size or 256
+        rows = self.batch_size or self.backbone_.default_batch_size()
         features = []
         for start in range(0, len(images), rows):
             features.append(self.backbone_.image_features(images[start : start + rows]))

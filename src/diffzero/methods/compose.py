@@ -65,6 +65,11 @@ class _Combination(Classifier):
         """The fitted members."""
 
     @property
+    def calibrated(self) -> bool:
+        """Whether every member is."""
+        return all(member.calibrated for member in self._members())
+
+    @property
     def backbone_(self) -> Any:
         """The last member's model, the one that decides: records bear its name."""
         return self._members()[-1].backbone_

@@ -64,6 +64,10 @@ class ClipBackbone:
         features = self.model.get_text_features(batch.input_ids, batch.attention_mask)
         return functional.normalize(as_vectors(features), dim=-1)
 
+    def default_batch_size(self) -> int:
+        """Images per network call when the user names no number."""
+        return 256
+
     def networks(self) -> dict[str, Any]:
         """The parts that have weights, by name."""
         return {"network": self.model}

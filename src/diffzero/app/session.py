@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -14,15 +13,17 @@ from typing import Any
 import typer
 
 from ..errors import InputError
-from . import config as configuration
-from .corrupt import parse_corruption
-from .data import Dataset, parse_subset
-from .draws import DrawParts
-from .names import read_names, read_templates, set_of_hub
-from .run import Scorer, first_chunk, pending, run
-from .sources import open_data
-from .store import RunStore
-from .summary import read_run, summarise
+from ..evaluate import config as configuration
+from ..evaluate.corrupt import parse_corruption
+from ..evaluate.data import Dataset, parse_subset
+from ..evaluate.draws import DrawParts
+from ..evaluate.names import read_names, read_templates, set_of_hub
+from ..evaluate.run import Scorer, first_chunk, pending, run
+from ..evaluate.sources import open_data
+from ..evaluate.store import RunStore
+from ..evaluate.summary import read_run, summarise
+from .build import ModelChoice, network_rows
+from .console import note, print_table, progress_bar, say, say_json
 
 
 @dataclass(frozen=True)
@@ -60,44 +61,6 @@ class DataChoice:
 
 
 @dataclass(frozen=True)
-class ModelChoice:
-    """Which model and method; the options of the command of the same names."""
-
-    model: str
-    method: str | None
-    settings: list[str] | None
-    device: str
-    dtype: str | None
-    batch_size: int | None
-    allow_pickle: bool
-    seed: int
-    shortlist: str | None = None
-    priors: str | None = None
-    resolution: int | None = None
-
-    def build(self, names: list[str], template: list[str] | None) -> Any:
-        """A fitted classifier."""
-        from ..cli import build, parse_priors, parse_settings, shortened
-
-        options: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
-        if template:  # only ensembling methods take lists
-            options["template"] = template[0] if len(template) == 1 else template
-        options |= parse_settings(self.settings)
-        outer = {"priors": parse_priors(self.priors)} if self.priors else {}
-        options |= {} if self.shortlist else outer
-        classifier = build(
-            self.model, self.method, options, self.device, self.dtype, self.allow_pickle,
-            self.resolution,
-        )  # fmt: skip
-        if self.shortlist is not None:
-            classifier = shortened(
-                classifier, self.shortlist, outer, device=self.device, dtype=self.dtype,
-                allow_pickle=self.allow_pickle,
-            )  # fmt: skip
-        return classifier.fit(names)
-
-
-@dataclass(frozen=True)
 class Place:
     """Where the run lies and who does it; the options of the command of the same names."""
 
@@ -120,19 +83,13 @@ def evaluate_command(
 
     Raises:
         InputError: anything unusable.
-        typer.Exit: with 2, after all else is done, if images could not be used.
+        typer.Exit: with 2, after all else is done, if images could not be used; with 130, if the
+            user interrupts.
     """
-    from ..cli import note
-
     corruption = parse_corruption(data.corrupt, model.seed)
     dataset = data.open(model.seed)
     template = read_templates(data.template, "{}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        classifier = model.build(dataset.classes, template)
-    warned = [str(w.message) for w in caught if "never saw the words" in str(w.message)]
-    for text in warned:
-        note(f"warning: {text}")
+    classifier, warned = _fitted(model, dataset.classes, template)
     scorer: Scorer | None = Scorer(classifier, corruption, keep_draws)
     config = configuration.make_config(
         dataset, classifier, model.model,
@@ -141,7 +98,7 @@ def evaluate_command(
     plan = Plan.of(classifier)
     with RunStore(place.out, config, retry_errors) as store:
         todo = len(pending(dataset, store))
-        announce(dataset, config, todo, note)
+        announce(dataset, config, todo)
         if todo:
             (place.out / "summary.json").unlink(missing_ok=True)
             began = time.perf_counter()
@@ -160,12 +117,19 @@ def evaluate_command(
         result = summarise(read_run(place.out))
         store.finish(result)
     _say(result, place.out, as_json)
-    if result["errors"]:
-        note(
-            f"{result['errors']} of {result['expected']} images could not be used; the others are "
-            f"done. See records.jsonl; --retry-errors does them again."
-        )
-        raise typer.Exit(2)
+
+
+def _fitted(
+    model: ModelChoice, names: list[str], template: list[str] | None
+) -> tuple[Any, list[str]]:
+    """The classifier, and what it warns about words that its model never saw."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        classifier = model.build(names, template)
+    warned = [str(w.message) for w in caught if "never saw the words" in str(w.message)]
+    for text in warned:
+        note(f"warning: {text}")
+    return classifier, warned
 
 
 @dataclass(frozen=True)
@@ -173,8 +137,8 @@ class Plan:
     """What scheduling needs to know of a classifier.
 
     Attributes:
-        evals: Network evaluations an image.
-        rows: Rows a network call.
+        evals: Network evaluations per image.
+        rows: Rows in each call of the network.
         device: Where the network is.
     """
 
@@ -185,15 +149,11 @@ class Plan:
     @classmethod
     def of(cls, classifier: Any) -> Plan:
         """Of a fitted classifier."""
-        backbone = classifier.backbone_
-        own = backbone.default_batch_size() if hasattr(backbone, "default_batch_size") else 256
         evals = classifier.count_evals(len(classifier.names_))
-        return cls(evals, classifier.batch_size or own, backbone.device)
+        return cls(evals, network_rows(classifier), classifier.backbone_.device)
 
 
-def announce(
-    dataset: Dataset, config: dict[str, Any], todo: int, note: Callable[[str], None]
-) -> None:
+def announce(dataset: Dataset, config: dict[str, Any], todo: int) -> None:
     """What is about to happen, and what it costs."""
     done = len(dataset.examples) - todo
     note(
@@ -219,7 +179,7 @@ def free(device: Any) -> None:
 def _pool(
     scorer: Any, model: ModelChoice, place: Place, names: list[str], template: list[str] | None
 ) -> Callable[[Iterable], Iterable]:
-    from .cluster import Pool
+    from ..evaluate.cluster import Pool
 
     pool = Pool(
         model, names, template, scorer.corruption, scorer.keep_draws,
@@ -229,15 +189,25 @@ def _pool(
 
 
 def _go(dataset: Dataset, store: RunStore, score: Any, plan: Plan, todo: int, local: bool) -> None:
-    from ..cli import progress_bar
-
     # Workers get smaller chunks than one process grows to: a killed one loses little.
     first = first_chunk(plan.evals, plan.rows) if local else max(1, min(32, todo // 16))
-    with progress_bar(todo * plan.evals) as advance:
-        run(
-            dataset, store, score, first=first, grow=local,
-            advance=lambda images: advance(images * plan.evals),
-        )  # fmt: skip
+    done = total = len(dataset.examples)
+    done -= todo
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(images * plan.evals)
+
+    try:
+        with progress_bar(todo * plan.evals) as progress:
+            run(dataset, store, score, first=first, grow=local, advance=advance)
+    except KeyboardInterrupt:
+        note(
+            f"stopped: {done:,} of {total:,} images are done and kept; run the same command "
+            "again to go on."
+        )
+        raise typer.Exit(130) from None
 
 
 def _session(plan: Plan, todo: int, seconds: float) -> dict[str, Any]:
@@ -253,14 +223,23 @@ def _session(plan: Plan, todo: int, seconds: float) -> dict[str, Any]:
 
 
 def _say(result: dict[str, Any], out: Path, as_json: bool) -> None:
+    """The summary, and exit with 2 if images could not be used."""
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    from ..cli import print_table
+        say_json(result)
+    else:
+        _say_table(result)
+        say(str(out))
+    if result["errors"]:
+        note(
+            f"{result['errors']} of {result['expected']} images could not be used; the others are "
+            f"done. See records.jsonl; --retry-errors does them again."
+        )
+        raise typer.Exit(2)
 
+
+def _say_table(result: dict[str, Any]) -> None:
     rows = [
         (name, f"{result['metrics'][name]:.4f}", f"[{low:.4f}, {high:.4f}]")
         for name, (low, high) in result["intervals"].items()
     ]
     print_table([f"{result['images']:,} images", "value", "95 % interval"], rows)
-    print(f"{out}")

@@ -1,0 +1,182 @@
+"""From what the user typed to a fitted classifier."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model and method; the options of the commands of the same names."""
+
+    model: str
+    method: str | None = None
+    settings: list[str] | None = None
+    device: str = "auto"
+    dtype: str | None = None
+    batch_size: int | None = None
+    allow_pickle: bool = False
+    seed: int = 0
+    shortlist: str | None = None
+    priors: str | None = None
+    resolution: int | None = None
+
+    def build(self, names: list[str], template: list[str] | None) -> Any:
+        """A fitted classifier.
+
+        Args:
+            names: The labels to choose from.
+            template: Prompts with `{}` for the label; the method's own if None.
+
+        Raises:
+            InputError: anything that does not fit; what can be checked without the model is
+                checked before it is loaded.
+        """
+        options: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
+        if template:  # only ensembling methods take lists
+            options["template"] = template[0] if len(template) == 1 else list(template)
+        options |= parse_settings(self.settings)
+        outer = {"priors": parse_priors(self.priors)} if self.priors else {}
+        first = parse_shortlist(self.shortlist) if self.shortlist is not None else None
+        classifier = self._one(options | ({} if first else outer))
+        if first is not None:
+            classifier = self._shortened(classifier, *first, outer)
+        return classifier.fit(names)
+
+    def _load(self, model: str, resolution: int | None = None) -> Any:
+        from ..models.load import load
+
+        return load(
+            model, device=self.device, dtype=self.dtype, allow_pickle=self.allow_pickle,
+            resolution=resolution,
+        )  # fmt: skip
+
+    def _one(self, options: dict[str, Any]) -> Any:
+        """A classifier of the named method, or of the one that fits the model."""
+        from ..methods import make, method_class
+        from ..models.clip import ClipBackbone
+
+        if self.method is not None:
+            method_class(self.method)  # an unknown name fails before the model is loaded
+        loaded = self._load(self.model, self.resolution)
+        fitting = "clip" if isinstance(loaded, ClipBackbone) else "elbo"
+        return make(self.method or fitting, loaded, options)
+
+    def _shortened(self, classifier: Any, model: str, keep: int, options: dict[str, Any]) -> Any:
+        """The classifier behind a CLIP model that keeps its best labels."""
+        from ..methods.clip import CLIP
+        from ..methods.compose import Shortlist
+
+        first = CLIP(self._load(model))
+        return Shortlist(first, classifier, keep, seed=classifier.seed, **options)
+
+
+def network_rows(classifier: Any) -> int:
+    """Rows in one call of a fitted classifier's network."""
+    return classifier.batch_size or classifier.backbone_.default_batch_size()
+
+
+def read_labels(labels: str | None, labels_file: Path | None) -> list[str]:
+    """Labels of `--labels` or `--labels-file`, checked.
+
+    Raises:
+        InputError: neither or both given, an unreadable file, unusable labels.
+    """
+    from ..prompts import check_labels
+
+    if (labels is None) == (labels_file is None):
+        raise InputError('Give the words to choose from: --labels "cat,dog" or --labels-file.')
+    if labels is not None:
+        return check_labels(parse_labels(labels))
+    assert labels_file is not None
+    try:
+        lines = labels_file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{labels_file}: cannot be read as text ({error}).") from None
+    return check_labels([line.strip() for line in lines if line.strip()])
+
+
+def parse_labels(text: str) -> list[str]:
+    """Words between commas; a word in double quotes may hold commas: `"salt, pepper",oil`.
+
+    Raises:
+        InputError: a quote that is not closed, text after a closed one, or a line break.
+    """
+    try:
+        closed = re.sub(r'"\s+(,|$)', r'"\1', text)  # csv takes no space after a closing quote
+        (words,) = csv.reader([closed], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        raise InputError(
+            f"--labels: a quote is not closed, or a line breaks within a word, in {text!r}. Put a "
+            "label that holds commas wholly in double quotes, and double a quote within it."
+        ) from None
+    return [word.strip() for word in words]
+
+
+def expand(paths: list[str]) -> list[str]:
+    """Files, with every folder replaced by the image files under it, sorted.
+
+    Raises:
+        InputError: a folder without images.
+    """
+    from ..images import image_files
+
+    files: list[str] = []
+    for path in paths:
+        files += list(map(str, image_files(path))) if Path(path).is_dir() else [path]
+    return files
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """`name=value` pairs; values are Python literals where they parse as one, else strings."""
+    options: dict[str, Any] = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set takes name=value; got {setting!r}.")
+        try:
+            options[name.replace("-", "_")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            options[name.replace("-", "_")] = value
+    return options
+
+
+def parse_priors(text: str) -> dict[str, float]:
+    """`cat=0.7,dog=0.3` as a dictionary; a label with commas stands in double quotes.
+
+    Raises:
+        InputError: another form, a number that is not finite and positive, or two for one label.
+    """
+    wrong = InputError(
+        f"--priors takes label=number,... with one positive number per label; got {text!r}."
+    )
+    try:
+        (items,) = csv.reader([text], skipinitialspace=True)
+        pairs = [item.rsplit("=", 1) for item in items]
+        priors = {name.strip(): float(value) for name, value in pairs}
+    except (ValueError, csv.Error):
+        raise wrong from None
+    usable = all(value > 0 and math.isfinite(value) for value in priors.values())
+    if len(priors) < len(pairs) or not usable:
+        raise wrong
+    return priors
+
+
+def parse_shortlist(text: str) -> tuple[str, int]:
+    """`MODEL:N` as its two parts.
+
+    Raises:
+        InputError: another form.
+    """
+    model, _, keep = text.rpartition(":")
+    if not model or not (keep.isascii() and keep.isdigit()):
+        raise InputError(f"--shortlist takes MODEL:N, such as tiny-clip:5; got {text!r}.")
+    return model, int(keep)

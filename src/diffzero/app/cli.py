@@ -1,0 +1,97 @@
+"""`diffzero`: the commands, and one entry point that turns errors into a sentence.
+
+Standard output holds the result alone; progress, warnings and errors go to standard error. Exit
+codes: 0 fine, 2 bad input, 1 failure, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import DiffzeroError, InputError
+from .classify import classify
+from .console import abandon_output, note, prepare, say
+from .demo import demo
+from .evaluate import evaluate
+from .lists import methods, models
+from .reproduce import reproduce
+from .runs import calibrate, report, rescore
+from .train import scenes, train
+
+COMMANDS = (
+    *(classify, demo, evaluate, report, rescore, calibrate),
+    *(reproduce, train, scenes, models, methods),
+)
+FULL = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.EIO),
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        say(f"diffzero {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_say_version,
+                           is_eager=True)
+    ] = False,
+) -> None:  # fmt: skip
+    """Any diffusion model as a zero-shot image classifier."""
+
+
+def main() -> None:
+    """Entry point: errors become one sentence and an exit code, never a traceback."""
+    prepare()
+    try:
+        app()
+    except InputError as error:
+        note(f"error: {error}")
+        sys.exit(2)
+    except DiffzeroError as error:
+        note(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        note("stopped.")
+        sys.exit(130)
+    except Exception as error:
+        note(f"error: {sentence(error)}")
+        abandon_output()
+        sys.exit(1)
+
+
+def sentence(error: Exception) -> str:
+    """What a failure that nobody foresaw means for the user."""
+    if isinstance(error, OSError) and error.errno in FULL | REFUSED:
+        place = error.filename or "the output"
+        remedy = (
+            "Free some space and run the same command again."
+            if error.errno in FULL
+            else "Give a place that can be written."
+        )
+        return f"{place}: cannot be written ({os.strerror(error.errno)}). {remedy}"
+    return (
+        f"{type(error).__name__}: {error}. This is a bug in diffzero; please report it with the "
+        "command you ran."
+    )

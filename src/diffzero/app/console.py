@@ -1,0 +1,223 @@
+"""What people see: results on standard output, notes, warnings and progress on standard error.
+
+A leaf: it imports nothing of diffzero. Text that the terminal cannot show is written with escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+LONG = 2.0  # seconds of work that deserve an estimate
+MEASURED = 0.05  # seconds that the first batch must have taken for its rate to mean something
+
+
+def prepare() -> None:
+    """Make both streams write every name, with escapes where the encoding lacks a character."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
+
+
+def abandon_output() -> None:
+    """Stop writing to a standard output that takes no more, so that leaving does not fail too."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def printable(text: str) -> str:
+    """The text on one line: control characters and bytes that are no text become escapes."""
+    return "".join(
+        c.encode("unicode_escape", "backslashreplace").decode("ascii")
+        if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
+        else c
+        for c in text
+    )
+
+
+def say(line: str) -> None:
+    """A line of the result on standard output, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def say_json(value: Any) -> None:
+    """A JSON value on one line of standard output; NaN and infinities, unknown there, are null."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), allow_nan=False)
+    say(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def note(message: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, so that what is printed is also counted.
+
+    A second Ctrl-C is not held back: the output may be what hangs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears of Ctrl-C
+        return
+    usual = signal.getsignal(signal.SIGINT)
+    held: list[tuple[Any, ...]] = []
+
+    def hold(*arguments: Any) -> None:
+        held.append(arguments)
+        if len(held) > 1 and callable(usual):
+            usual(*arguments)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if held and callable(usual):
+        usual(*held[0])
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def duration(seconds: float) -> str:
+    """A rounded time in the units that people use: `9 s`, `4 min`, `2 h 10 min`."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+class Estimate:
+    """Says once how long the work will take, measured on its first batch.
+
+    Args:
+        total: Units of work in all.
+        tell: Where the sentence goes.
+        clock: Seconds that pass.
+    """
+
+    def __init__(
+        self, total: int, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.total, self.tell, self.clock = total, tell, clock
+        self.done, self.said, self.began = 0, False, clock()
+
+    def __call__(self, n: int) -> None:
+        """So many units were just done."""
+        self.done += n
+        spent = self.clock() - self.began
+        if self.said or spent < MEASURED or not self.done:
+            return
+        self.said = True
+        whole = spent * self.total / self.done
+        if whole > LONG and self.done < self.total:
+            self.tell(f"about {duration(whole)}, as its first part suggests")
+
+    def skip(self, n: int) -> None:
+        """So many units will not be done at all."""
+        self.total -= n
+
+
+@contextmanager
+def progress_bar(total: int, unit: str = "evaluations") -> Iterator[Estimate]:
+    """A bar with rate and time left, on a terminal; everywhere an estimate of long work.
+
+    Args:
+        total: Units of work in all.
+        unit: What they are.
+
+    Yields:
+        A function that takes the number of units just done; its `skip` takes those that will not
+        be done.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Estimate(total, note)
+        return
+    with _bar(console, unit) as bar:
+        task = bar.add_task("", total=total)
+        yield _Shown(total, bar, task, bar.console.print)
+
+
+class _Shown(Estimate):
+    """An estimate that also moves a bar."""
+
+    def __init__(self, total: int, bar: Any, task: Any, tell: Callable[[str], None]) -> None:
+        super().__init__(total, tell)
+        self.bar, self.task = bar, task
+
+    def __call__(self, n: int) -> None:
+        super().__call__(n)
+        self.bar.advance(self.task, n)
+
+    def skip(self, n: int) -> None:
+        super().skip(n)
+        self.bar.update(self.task, total=self.total)
+
+
+def _bar(console: Any, unit: str) -> Any:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    # Results that go to a file must not be caught and shown above the bar instead.
+    return Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    note(f"warning: {message}")

@@ -1,0 +1,31 @@
+"""Options that several commands share, with one wording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option("--model", help="Card name, folder or hub id.")]
+Method = Annotated[str | None, typer.Option("--method", help="See `diffzero methods`.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Method argument as name=value; repeatable.")
+]
+Shortlist = Annotated[
+    str | None,
+    typer.Option(help="CLIP:N, such as tiny-clip:5: that CLIP model keeps its best N labels."),
+]
+Priors = Annotated[
+    str | None, typer.Option(help="How frequent each label is, such as cat=0.7,dog=0.3.")
+]
+AllowPickle = Annotated[bool, typer.Option(help="Load pickled weights.")]
+Resolution = Annotated[
+    int | None, typer.Option(help="Side of the images in pixels, if not the model's own.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+BatchSize = Annotated[int | None, typer.Option(help="Rows in each call of the network.")]
+Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
+Draws = Annotated[int | None, typer.Option(help="First draws only.")]

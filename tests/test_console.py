@@ -1,0 +1,142 @@
+"""What people see: escapes, estimates, whole lines, and outputs that fail."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from diffzero.app import cli, console
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's devices")
+
+
+def test_what_does_not_print_is_escaped():
+    assert console.printable("café スニーカー") == "café スニーカー"
+    assert console.printable("a\x1b[2Jb\n\udce9\u2028") == r"a\x1b[2Jb\n\udce9\u2028"
+
+
+def test_json_holds_no_nan(capsys):
+    console.say_json({"a": [1.5, float("nan")], "b": ("\udce9", {"c": float("inf")}), "d": True})
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"a": [1.5, None], "b": ["\udce9", {"c": None}], "d": True}
+    assert text.isascii() and text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (42.4, "42 s"), (150, "2 min"), (7200, "2 h"), (9000, "2 h 30 min")],
+)
+def test_durations(seconds, text):
+    assert console.duration(seconds) == text
+
+
+def test_long_work_is_estimated_once_from_its_first_part():
+    said, now = [], [0.0]
+    estimate = console.Estimate(100, said.append, lambda: now[0])
+    estimate.skip(20)  # an unreadable image: no time is spent on it
+    now[0] = 0.01
+    estimate(1)  # too soon to tell
+    now[0] = 1.0
+    estimate(7)
+    now[0] = 5.0
+    estimate(10)
+    assert said == ["about 10 s, as its first part suggests"]
+
+
+def test_short_work_is_not_estimated():
+    said, now = [], [0.0]
+    estimate = console.Estimate(10, said.append, lambda: now[0])
+    now[0] = 0.15
+    estimate(1)
+    assert said == []
+
+
+def test_ctrl_c_waits_for_the_line_that_is_being_written():
+    done = []
+    with pytest.raises(KeyboardInterrupt), console.unbroken():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("line")
+    assert done == ["line"]
+    with pytest.raises(KeyboardInterrupt), console.unbroken():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # the output hangs: the user insists
+        done.append("never")
+    assert done == ["line"]
+
+
+@LINUX
+def test_results_go_to_their_file_while_a_bar_is_on_the_terminal():
+    """Standard error is a terminal and standard output is none: lines are not drawn on the bar."""
+    import pty
+
+    code = (
+        "from diffzero.app.console import progress_bar, say\n"
+        "with progress_bar(20) as progress:\n"
+        "    say('a result'); progress(10)\n"
+    )
+    ours, theirs = pty.openpty()
+    found = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, check=True,
+        env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert found.stdout == b"a result\n"
+    assert "10/20" in shown and "a result" not in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "full"), "the output: cannot be written (No space left on device)"),
+        (OSError(errno.EROFS, "no", "/x/a.png"), "/x/a.png: cannot be written (Read-only file"),
+        (PermissionError(errno.EACCES, "no", "b"), "Give a place that can be written."),
+        (OSError("weights not found"), "This is a bug in diffzero"),
+        (ZeroDivisionError("x"), "ZeroDivisionError: x. This is a bug in diffzero"),
+    ],
+)
+def test_failures_are_sentences(error, expected):
+    assert expected in cli.sentence(error)
+
+
+def diffzero(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "diffzero", *map(str, arguments)], stderr=subprocess.PIPE,
+        text=True, errors="surrogateescape", **options,
+    )  # fmt: skip
+
+
+@LINUX
+def test_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        found = diffzero("reproduce", stdout=full)
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: the output: cannot be written (No space left")
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = diffzero("reproduce", stdout=writing)
+    os.close(writing)
+    assert found.stderr == ""
+
+
+@LINUX
+def test_names_and_labels_outside_the_code_page_are_escaped(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    found = diffzero(
+        "classify", tmp_path, "--labels", "スニーカー,bag", "--model", "tiny-clip",
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "cp1252:strict"},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert r"caf\udce9.png:" in found.stdout and r"\u30b9\u30cb\u30fc\u30ab\u30fc" in found.stdout
