@@ -90,7 +90,10 @@ def pillow(name: str) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(_too_large(name, limit())) from None
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not an image that can be read.") from None
+        raise InputError(
+            f"{name}: the image is damaged or truncated (its beginning cannot be read). Fetch or "
+            "save it again."
+        ) from None
     except MemoryError:
         raise InputError(
             f"{name}: decoding takes more memory than there is; the image is very large, or "
@@ -98,6 +101,8 @@ def pillow(name: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # decoders raise anything: IndexError, struct.error, RuntimeError
         said = " ".join(str(error).split())[:160] or type(error).__name__
+        if isinstance(error, ValueError) and "closed" in said:
+            raise InputError(f"{name}: its file was closed too early. Keep it open.") from None
         raise InputError(
             f"{name}: the image is damaged or truncated ({said}). Fetch or save it again."
         ) from None

@@ -242,8 +242,8 @@ def _refuse_flat(array: Any) -> None:
             return
     each = [side, side] if channels == 1 else [side, side, channels]
     raise InputError(
-        f"An array of shape {[count, width]} looks like {count} images of {each} as rows of "
-        f"numbers. Give them their shape with array.reshape({count}, {side}, {side}, {channels}); "
+        f"An array of shape {[count, width]} looks like rows of numbers, each an image of "
+        f"{each}. Give them their shape with array.reshape({count}, {side}, {side}, {channels}); "
         "if it is one grey image, give it a channel axis with array[..., None]."
     )
 
@@ -399,9 +399,12 @@ def _read_from_start(file: IO[bytes]) -> Any:
 def _load_pil(image: Any) -> np.ndarray:
     """A PIL image; a very large JPEG that is not yet decoded is opened anew, to be read small."""
     with pillow("The PIL image"):
+        waiting, file = getattr(image, "tile", None), getattr(image, "fp", None)
         large = image.size[0] * image.size[1] > limit(image.format)
-        file = image.fp if large and image.tile and image.format in ("JPEG", "MPO") else None
-        stood = None if file is None or image.tell() != 0 else file.tell()
+        again = large and waiting and image.format in ("JPEG", "MPO") and image.tell() == 0
+        stood = file.tell() if again and file is not None else None
+    if waiting and file is None:
+        raise InputError("The PIL image was closed before it was read. Keep it open.")
     if file is None or stood is None:
         return pil_to_rgb(image, "The PIL image")
     try:
