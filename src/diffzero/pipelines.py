@@ -180,7 +180,7 @@ def _loaded(source: Any, device: str | None, dtype: str | None) -> Any:
     """
     from .loading import load
 
-    loaded = load(source, device=device or "auto", dtype=dtype)
+    loaded = load(source, device="auto" if device is None else device, dtype=dtype)
     if isinstance(source, str | Path):
         return loaded
     place, kind = str(getattr(loaded, "device", "")), str(getattr(loaded, "dtype", ""))
