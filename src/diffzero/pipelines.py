@@ -2,59 +2,139 @@
 
 from __future__ import annotations
 
+import csv
+import inspect
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from .images import split_images
-from .methods import make
+from .errors import InputError
+from .images import is_one
+from .methods import make, method_class
 from .prompts import check_labels
+
+TASK = "zero-shot-image-classification"
+CALL = ("images", "image", "candidate_labels", "hypothesis_template", "top_k", "batch_size")
 
 
 class ZeroShotPipeline:
-    """A callable that ranks labels for images. Made by `pipeline`."""
+    """A callable that ranks labels for images. Made by `pipeline`.
 
-    def __init__(self, model: Any, method: str, options: dict[str, Any]) -> None:
-        from .models.load import load
+    Args:
+        model: A loaded model.
+        method: Name of a method.
+        options: The method's own arguments.
+        defaults: Arguments of a call that were given beforehand.
+    """
 
-        self.model, self.method, self.options = load(model), method, options
+    def __init__(
+        self,
+        model: Any,
+        method: str,
+        options: dict[str, Any],
+        defaults: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.method, self.options = model, method, options
+        self.defaults = defaults or {}
 
     def __call__(
         self,
-        images: Any,
-        candidate_labels: Sequence[str],
+        images: Any = None,
+        candidate_labels: str | Sequence[str] | None = None,
         hypothesis_template: str | Sequence[str] | None = None,
+        *,
+        image: Any = None,
+        top_k: int | None = None,
+        batch_size: int | None = None,
+        **unknown: Any,
     ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
         """Labels with probabilities, best first.
 
         Args:
-            images: One image gives one ranking, many give a list of them.
-            candidate_labels: The words to choose from.
+            images: One image gives one ranking; a collection, be it of one image, gives a list of
+                them. What is an image: `diffzero.load_image` says.
+            candidate_labels: The words to choose from, in a list or with commas between them;
+                a label that holds a comma stands in quotes then.
             hypothesis_template: One prompt with `{}` for the label, or several.
+            image: Another name of `images`.
+            top_k: Labels of a ranking, the best ones; all of them if None.
+            batch_size: Rows of a network call; the method's own number if None.
+            **unknown: Refused.
 
         Returns:
-            `[{"label", "score"}, ...]` sorted, the scores summing to 1.
+            `[{"label", "score"}, ...]` sorted, the scores of all labels summing to 1.
 
         Raises:
-            InputError: unusable labels, template or images.
+            InputError: unusable labels, template or images, or an unknown keyword.
         """
+        _refuse_unknown("The pipeline's call", unknown, CALL)
+        if (images is None) == (image is None):
+            raise InputError("Give the pipeline its images, once: as images= or as image=.")
+        sources = images if image is None else image
+        given = {
+            "candidate_labels": candidate_labels,
+            "hypothesis_template": hypothesis_template,
+            "top_k": top_k,
+            "batch_size": batch_size,
+        }
+        call = self.defaults | {k: v for k, v in given.items() if v is not None}
         options = dict(self.options)
-        if hypothesis_template is not None:
-            options["template"] = hypothesis_template
-        names = check_labels(candidate_labels)
+        if call.get("hypothesis_template") is not None:
+            options["template"] = call["hypothesis_template"]
+        if call.get("batch_size") is not None:
+            options["batch_size"] = call["batch_size"]
+        names = check_labels(_words(call.get("candidate_labels")))
+        best = _count(call.get("top_k"), len(names))
+        one = is_one(sources)  # before a generator is used up
         classifier = make(self.method, self.model, options).fit(names)
-        rankings = [ranked(names, p) for p in classifier.predict_proba(images)]
-        return rankings[0] if _is_one(images) else rankings
+        rankings = [ranked(names, p)[:best] for p in classifier.predict_proba(sources)]
+        return rankings[0] if one else rankings
 
 
-def pipeline(model: Any = "tiny-sd", *, method: str = "elbo", **options: Any) -> ZeroShotPipeline:
+def pipeline(
+    task: Any = None,
+    model: Any = None,
+    *,
+    method: str | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    torch_dtype: Any = None,
+    **options: Any,
+) -> ZeroShotPipeline:
     """A zero-shot classifier with the calling form of transformers' pipeline.
 
+    `pipeline("zero-shot-image-classification", model="tiny-clip")`, `pipeline("tiny-clip")` and
+    `pipeline(model="tiny-clip")` are the same.
+
     Args:
-        model: What `load` takes.
-        method: Name of a method, see `diffzero methods`.
-        options: The method's own arguments, such as `draws=64`.
+        task: `zero-shot-image-classification`, the only task; or the model, when that alone is
+            given.
+        model: What `load` takes; `tiny-sd` if None.
+        method: Name of a method, see `diffzero methods`. If None: `clip` for a CLIP model, `elbo`
+            for any other.
+        device: What `load` takes, a `torch.device`, or the number of a GPU, -1 for the CPU. If
+            None, the best there is; a model in memory stays where it is.
+        dtype: What `load` takes, or a `torch.dtype`.
+        torch_dtype: The older name of `dtype`.
+        **options: The method's own arguments, such as `draws=64`, and those of the call that hold
+            for every call: `candidate_labels`, `hypothesis_template`, `top_k`, `batch_size`.
+
+    Raises:
+        InputError: another task, an unknown method or keyword, or a model that cannot be loaded.
     """
-    return ZeroShotPipeline(model, method, options)
+    from .models.clip import ClipBackbone
+
+    source = _model(task, model)
+    _check_method(method)
+    loaded = _loaded(source, _device(device), _dtype(dtype, torch_dtype))
+    chosen = method or ("clip" if isinstance(loaded, ClipBackbone) else "elbo")
+    defaults = {name: options.pop(name) for name in CALL[2:] if name in options}
+    own = [p for p in inspect.signature(method_class(chosen)).parameters if p != "backbone"]
+    known = ("model", "method", "device", "dtype", "torch_dtype", *CALL[2:-1], *own)
+    _refuse_unknown(f"Method {chosen}", options, known)
+    make(chosen, loaded, dict(options))  # arguments of the wrong kind fail here, not at the call
+    return ZeroShotPipeline(loaded, chosen, options, defaults)
 
 
 def ranked(names: Sequence[str], probabilities: Any) -> list[dict[str, Any]]:
@@ -63,10 +143,102 @@ def ranked(names: Sequence[str], probabilities: Any) -> list[dict[str, Any]]:
     return [{"label": label, "score": score} for label, score in pairs]
 
 
-def _is_one(images: Any) -> bool:
-    sources = split_images(images)
-    return len(sources) == 1 and not isinstance(images, list | tuple) and not _has_batch(images)
+def _refuse_unknown(what: str, given: dict[str, Any], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(f"{what} has no argument {name!r}; it has {', '.join(known)}.")
 
 
-def _has_batch(images: Any) -> bool:
-    return getattr(images, "ndim", 0) == 4
+def _model(task: Any, model: Any) -> Any:
+    """The model among the two arguments that transformers' pipeline begins with."""
+    if task is not None and model is None and not _is_task(task):
+        return task
+    if task is not None and not _is_task(task):
+        raise InputError(
+            f"The only task is {TASK!r}; got {task!r}. Give the model alone, or as model=."
+        )
+    return "tiny-sd" if model is None else model
+
+
+def _is_task(word: Any) -> bool:
+    return isinstance(word, str) and word == TASK
+
+
+def _check_method(method: Any) -> None:
+    if method is None:
+        return
+    if not isinstance(method, str):
+        raise InputError(f"method is the name of a method, such as 'elbo'; got {method!r}.")
+    method_class(method)  # an unknown name fails before the model is loaded
+
+
+def _loaded(source: Any, device: str | None, dtype: str | None) -> Any:
+    """The model, where and as it is wanted.
+
+    Raises:
+        InputError: a model in memory that lies elsewhere or has another precision.
+    """
+    from .models.load import load
+
+    loaded = load(source, device="auto" if device is None else device, dtype=dtype)
+    if isinstance(source, str | Path):
+        return loaded
+    place, kind = str(getattr(loaded, "device", "")), str(getattr(loaded, "dtype", ""))
+    if device not in (None, "auto", place, place.partition(":")[0]):
+        raise InputError(
+            f"The model in memory lies on {place}, not on {device}. Move it with "
+            f".to({device!r}) first, or leave out device."
+        )
+    if dtype is not None and kind != f"torch.{dtype}":
+        raise InputError(
+            f"The model in memory is {kind.removeprefix('torch.')}, not {dtype}. Convert it "
+            "first, or leave out dtype."
+        )
+    return loaded
+
+
+def _device(device: Any) -> str | None:
+    """A device's name, of what transformers calls one."""
+    if device is None or isinstance(device, str):
+        return device
+    if isinstance(device, int) and not isinstance(device, bool):
+        return "cpu" if device < 0 else f"cuda:{device}"
+    if hasattr(device, "type") and hasattr(device, "index"):  # a torch.device
+        return str(device)
+    raise InputError(
+        f"device is a name such as 'cpu' or 'cuda:1', a torch.device or the number of a GPU; got "
+        f"{device!r}."
+    )
+
+
+def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
+    """A precision's name, of what transformers calls one, under either of its keywords."""
+    names = [str(d).removeprefix("torch.") for d in (dtype, torch_dtype) if d is not None]
+    if len(set(names)) > 1:
+        raise InputError(f"dtype and torch_dtype are one argument; got {' and '.join(names)}.")
+    return names[0] if names and names[0] != "auto" else None
+
+
+def _words(labels: Any) -> Any:
+    """Labels as a list where they were given as a text with commas."""
+    if labels is None:
+        raise InputError("candidate_labels are missing: give a list such as ['cat', 'dog'].")
+    if not isinstance(labels, str):
+        return labels
+    try:
+        lines = list(csv.reader(io.StringIO(labels), skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(f"candidate_labels cannot be split at commas ({error}).") from None
+    return [word.strip() for line in lines for word in line if word.strip()]
+
+
+def _count(top_k: Any, labels: int) -> int:
+    if top_k is None:
+        return labels
+    try:
+        count = labels if isinstance(top_k, bool) else top_k.__index__()
+    except AttributeError:
+        count = 0
+    if count < 1 or isinstance(top_k, bool):
+        raise InputError(f"top_k is a number of labels, at least 1; got {top_k!r}.")
+    return count
