@@ -50,10 +50,10 @@ def run(
         InputError: an unreadable image, a limit out of range, a folder that is not there.
     """
     from .cli import note
+    from .data import caption_words, digits_split
     from .loading import load
     from .methods.clip import CLIP
     from .methods.elbo import ELBO
-    from .train.data import caption_words, digits_split
 
     if not 1 <= limit <= 360:
         raise InputError(f"--limit must lie between 1 and 360; got {limit}.")

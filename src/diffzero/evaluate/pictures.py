@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data import Example, decode, open_data
 from ..errors import InputError
 from .corrupt import parse_corruption
-from .data import Example, decode
-from .sources import open_data
 from .summary import Run
 
 SIDE = 160

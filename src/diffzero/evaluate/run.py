@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data import Dataset, Example, decode
 from ..errors import InputError
 from .corrupt import Corruption
-from .data import Dataset, Example, decode
 from .draws import draw_table
 from .store import RunStore
 

@@ -13,14 +13,12 @@ from typing import Any
 
 import typer
 
+from ..data import Dataset, open_data, parse_subset, read_names, read_templates, set_of_hub
 from ..errors import InputError
 from . import config as configuration
 from .corrupt import parse_corruption
-from .data import Dataset, parse_subset
 from .draws import DrawParts
-from .names import read_names, read_templates, set_of_hub
 from .run import Scorer, first_chunk, pending, run
-from .sources import open_data
 from .store import RunStore
 from .summary import read_run, summarise
 

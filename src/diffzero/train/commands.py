@@ -31,8 +31,8 @@ def scenes(
 ) -> None:
     """Make the compositional set: coloured shapes, true captions, candidates."""
     from ..cli import progress_bar
-    from .scene_files import write
-    from .scenes import TASKS, Split
+    from ..data.scene_files import write
+    from ..data.scenes import TASKS, Split
 
     chosen = tuple(tasks.split(",")) if tasks else tuple(TASKS)
     rows: dict[Split, int] = {"train": train, "validation": validation}

@@ -11,10 +11,18 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
+from diffzero.data import (
+    Dataset,
+    Example,
+    class_set,
+    decode,
+    from_table,
+    known_sets,
+    match_names,
+    open_data,
+    set_of_hub,
+)
 from diffzero.evaluate.corrupt import NAMES, Corruption, enlarge
-from diffzero.evaluate.data import Dataset, Example, decode
-from diffzero.evaluate.names import class_set, known_sets, match_names, set_of_hub
-from diffzero.evaluate.sources import from_table, open_data
 from diffzero.prompts import check_labels, check_templates
 
 COUNTS = {

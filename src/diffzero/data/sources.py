@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..images import SUFFIXES
-from .data import Dataset, Example
+from .dataset import Dataset, Example
 
 IMAGE_COLUMNS = ("image", "img", "image_path", "path", "file", "file_name", "filename")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "category")
@@ -69,7 +69,7 @@ def _existing(path: Path) -> Path:
 
 
 def _digits(split: str | None) -> Dataset:
-    from ..train.data import caption_words, digits_split
+    from .labelled import caption_words, digits_split
 
     names = caption_words()["digits"]["classes"]
     train, test = digits_split()
