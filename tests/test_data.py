@@ -135,7 +135,7 @@ def test_images_without_a_class_folder_are_problems(tmp_path):
     assert [e.id for e in found.examples] == ["cat/1.png", "dog/1.png", "stray.png"]
     with pytest.raises(dz.InputError, match="lies in no class folder"):
         found.read(found.examples[2])
-    with pytest.raises(dz.InputError, match="has 1 classes"):
+    with pytest.raises(dz.InputError, match="has 1 class, and there is nothing"):
         (tmp_path / "dog" / "1.png").unlink()
         (tmp_path / "dog").rmdir()
         open_data(str(tmp_path))

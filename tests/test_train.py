@@ -48,10 +48,10 @@ def test_parquet_with_names_in_the_schema(tmp_path):
 
 
 def test_missing_data_says_what_to_give(tmp_path, monkeypatch):
-    with pytest.raises(dz.InputError, match="neither train.*parquet nor one folder a class"):
+    with pytest.raises(dz.InputError, match="neither train.*parquet nor one folder per class"):
         data.load(str(tmp_path), 8)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(dz.InputError, match="Give a folder of Parquet files"):
+    with pytest.raises(dz.InputError, match="a folder of Parquet files"):
         data.load("nobody/nothing-here", 8)
 
 

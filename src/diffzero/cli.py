@@ -273,18 +273,15 @@ def read_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     Raises:
         InputError: neither or both given, an unreadable file, unusable labels.
     """
+    from .data import read_words, split_labels
     from .prompts import check_labels
 
     if (labels is None) == (labels_file is None):
         raise InputError('Give the words to choose from: --labels "cat,dog" or --labels-file.')
     if labels is not None:
-        return check_labels([word.strip() for word in labels.split(",")])
+        return check_labels(split_labels(labels))
     assert labels_file is not None
-    try:
-        lines = labels_file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{labels_file}: cannot be read as text ({error}).") from None
-    return check_labels([line.strip() for line in lines if line.strip()])
+    return check_labels(read_words(labels_file))
 
 
 def expand(paths: list[str]) -> list[str]:

@@ -48,7 +48,7 @@ class Pictures:
         if example is None:
             return None
         try:
-            pixels = decode(self._data.reader(example.where), name)
+            pixels = decode(self._data.read(example), name)
             return thumbnail(pixels if self._corruption is None else self._corruption(pixels))
         except (InputError, OSError):
             return None
