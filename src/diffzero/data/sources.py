@@ -49,8 +49,10 @@ def _open(source: str, split: str | None, image: str | None, label: str | None) 
         return open_digits(split, caption_words()["digits"]["classes"])
     try:
         there, folder = path.exists(), path.is_dir()
-    except (OSError, ValueError):  # too long, or a NUL character
-        raise InputError(f"{source!r}: no path can be so named. {READ}.") from None
+    except OSError:  # too long
+        there = folder = False
+    if "\0" in source or len(source) > 4096:
+        raise InputError(f"{source[:60]!r}: no path can be so named. {READ}.")
     if folder:
         files = parquet_files(path)
         if files:
