@@ -50,6 +50,7 @@ def test_names_of_parts(name, kind):
         (("training", "testing"), "testing"), (("train", "val"), "val"),
         (("train", "validation", "test"), "test"), (("Training", "Validation"), "Validation"),
         (("test", "testing"), "test"), (("TRAIN", "EVAL"), "EVAL"),
+        (("seg_train", "seg_test"), "seg_test"), (("birds-train", "birds-val"), "birds-val"),
     ],
 )  # fmt: skip
 def test_the_part_to_evaluate_is_found_by_kind(tmp_path, parts, used):
@@ -64,6 +65,27 @@ def test_parts_that_leave_a_choice_name_split(tmp_path, parts):
     with pytest.raises(dz.InputError, match=f"parts of a data set .*{parts[0]}.*--split"):
         open_data(source)
     assert open_data(source, parts[0]).classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("cat/train", "cat/test", "dog/train", "dog/test"),
+        ("images/train/cat", "images/val/cat", "labels/train/cat"),
+        ("wrapped/train/cat", "wrapped/train/dog"),
+        ("wrapped/Training/cat", "wrapped/Testing/cat"),
+    ],
+)
+def test_parts_below_are_no_images_of_a_class(tmp_path, paths):
+    for path in paths:
+        picture(tmp_path / path / "a.png")
+    with pytest.raises(dz.InputError, match="is divided into parts .*--split"):
+        open_data(str(tmp_path))
+
+
+def test_words_that_share_a_part_with_no_other_are_classes(tmp_path):
+    source = tree(tmp_path / "set", "steam_train/x", "test tube/y")
+    assert open_data(source).classes == ["steam train", "test tube"]
 
 
 @pytest.mark.parametrize(

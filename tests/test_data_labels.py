@@ -1,5 +1,6 @@
 """Label and image cells of tables: what fits no class costs its own row, never the run."""
 
+import contextlib
 import decimal
 import io
 import json
@@ -46,6 +47,7 @@ def labels_of(source, **options):
         (0, "cat"), (2, "red fox"), (0.0, "cat"), (1.0, "dog"), (np.float32(2), "red fox"),
         (np.int8(1), "dog"), (decimal.Decimal(1), "dog"), ("dog", "dog"), (" dog ", "dog"),
         ("red_fox", "red fox"), ("Red Fox", "red fox"), (b"cat", "cat"), ("2", "red fox"),
+        ("2.0", "red fox"),
         (memoryview(b"dog"), "dog"), (True, "dog"),
     ],
 )  # fmt: skip
@@ -218,6 +220,21 @@ def test_training_leaves_unusable_rows_out_and_says_so(tmp_path):
     with pytest.warns(UserWarning, match="1 of 3 images are left out.*has no label"):
         loaded = load(str(tmp_path), 8)
     assert loaded.labels.tolist() == [0, 2] and loaded.classes == NAMES
+
+
+def test_a_damaged_column_is_named(tmp_path):
+    path = tmp_path / "x.parquet"
+    raw = write(path, [0, 1, 2], NAMES) and path.read_bytes()
+    place = raw.rindex(b"PNG", 0, len(raw) // 2)
+    path.write_bytes(raw[: place + 60] + bytes(60) + raw[place + 120 :])
+    try:
+        found = open_data(str(path))
+    except dz.InputError as error:
+        assert str(error).startswith(str(path))
+    else:
+        for example in found.examples:
+            with contextlib.suppress(dz.InputError):
+                found.read(example)
 
 
 def test_numbers_without_names_are_places_for_training(tmp_path):

@@ -197,7 +197,9 @@ def test_every_way_to_save_a_csv(tmp_path, encoding, separator):
         ("Image , Label\na.png, cat\nb.png,dog\n", ["cat", "dog"]),
         ("id;filename;class;note\n1;a.png;cat;x,y\n2;b.png;dog;\n", ["cat", "dog"]),
         ("image,label\n\na.png,cat\n\nb.png,dog\n\n", ["cat", "dog"]),
-        ("image,label\na.png,0\nb.png,1.0\n", ["0", "1.0"]),
+        ("image,label\na.png,0.0\nb.png,1.0\nb.png,10.0\n", ["0", "1", "10"]),
+        ("image,label\na.png,0.5\nb.png,1.0\n", ["0.5", "1.0"]),
+        ("image,label\na.png,007\nb.png,08\n", ["007", "08"]),
         ("image,label\na.png,cafe\u0301\nb.png,caf\u00e9\na.png,tea\n", ["café", "café", "tea"]),
     ],
 )
@@ -226,6 +228,8 @@ def test_a_row_with_too_many_or_too_few_cells(tmp_path):
         ("image,label\na.png,café\n".encode("latin-1"), "not UTF-8 .byte 0xe9 in line 2"),
         (b"image,label\n", "holds no images"),
         (b"PK\x03\x04", "an Excel file"),
+        (b'image,label\na.png,"cat\nb.png,dog\n', "cannot be read as CSV .line 3: unexpected end"),
+        (b'image,label\na.png,"cat" big\nb.png,dog\n', "cannot be read as CSV .line 2"),
         (b"image,kind\na.png,cat\n", "needs a column label or fine_label; has image, kind"),
     ],
 )

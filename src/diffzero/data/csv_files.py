@@ -11,7 +11,7 @@ from ..errors import InputError
 from .cells import named, read_file
 from .columns import IMAGE_COLUMNS, LABEL_COLUMNS, image_column, label_column
 from .dataset import Dataset
-from .labels import labelled_rows
+from .labels import labelled_rows, whole_numbers
 from .text_files import read_text
 
 SEPARATORS = ",;\t\uff0c\uff1b|"
@@ -32,7 +32,7 @@ def open_csv(path: Path, image: str | None = None, label: str | None = None) -> 
     image = image_column(path, header, image)
     label = label_column(path, header, label)
     files, labels = header.index(image), header.index(label)
-    table, problems, seen = [], {}, set()
+    keys, names, problems, seen = [], [], {}, set()
     for number, row in enumerate(rows):
         name = row[files].strip() if files < len(row) else ""
         key = name if name and name not in seen else f"{name}#{number}"
@@ -40,7 +40,10 @@ def open_csv(path: Path, image: str | None = None, label: str | None = None) -> 
         problem = _problem(header, row, name)
         if problem is not None:
             problems[key] = f"{key}: {problem}"
-        table.append((key, row[labels] if labels < len(row) else None, name))
+        keys.append(key)
+        names.append(name)
+    cells = whole_numbers([row[labels] if labels < len(row) else None for row in rows])
+    table = zip(keys, cells, names, strict=True)
     examples, classes = labelled_rows(table, None, path, label)
     examples = [replace(e, problem=problems[e.id]) if e.id in problems else e for e in examples]
 
@@ -59,9 +62,12 @@ def _rows(path: Path, image: str | None, label: str | None) -> tuple[list[str], 
     else:
         separator = _separator(first, image, label)
     try:
-        found = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        found = list(reader)
     except csv.Error as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error}).") from None
+        raise InputError(
+            f"{path}: cannot be read as CSV (line {reader.line_num}: {error})."
+        ) from None
     rows = [row for row in found if row]
     if not rows:
         raise InputError(f"{path}: is empty. Its first line names the columns: image,label.")

@@ -12,7 +12,7 @@ from ..images import SUFFIXES
 from .cells import read_file
 from .dataset import Dataset, Example
 from .matching import composed
-from .parts import choose_part, kind_of, part_to_evaluate
+from .parts import choose_part, kinds_of, part_to_evaluate
 
 # What systems and tools leave behind; names that begin with a dot are left out as well.
 JUNK = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
@@ -62,26 +62,45 @@ def part_folder(path: Path, split: str | None) -> Path:
     if split is not None and (path / split).is_dir():
         return path / split
     folders, _ = listed(path)
-    named = [f for f in folders if kind_of(f.name) is not None]
+    kinds = kinds_of([f.name for f in folders])
+    named = [f for f in folders if f.name in kinds]
     parts = parts_of(path)
     if split is not None:
         return choose_part(parts or named, split, path)
     if parts:
         return part_to_evaluate(parts, path)
-    kinds = {kind_of(f.name) for f in named}
     # A single folder "train" with images beside other classes is the vehicle.
-    if named and (len(kinds) > 1 or len(named) == len(folders)):
+    if named and (len(set(kinds.values())) > 1 or len(named) == len(folders)):
         names = ", ".join(f.name for f in named)
         raise InputError(
             f"{path}: its folders {names} are named for parts of a data set and hold no class "
             "folders. Put one folder per class into each part, and name the part with --split."
         )
+    _refuse_parts_below(path, folders)
     return path
+
+
+def _refuse_parts_below(path: Path, folders: list[Path]) -> None:
+    """Refuse class folders that are divided into parts, and a folder around a divided one.
+
+    Raises:
+        InputError: training images would be counted as others.
+    """
+    for folder in folders:
+        kinds = kinds_of([f.name for f in listed(folder)[0]])
+        if len(set(kinds.values())) > 1 or (kinds and len(folders) == 1):
+            raise InputError(
+                f"{path}: its folder {folder.name} is divided into parts ({', '.join(kinds)}), so "
+                "it is no class. Give the folder whose folders are the parts, with the classes "
+                "below them, and name a part with --split."
+            )
 
 
 def parts_of(path: Path) -> list[Path]:
     """Folders that are named for a part of a data set and hold class folders with images."""
-    named = [f for f in listed(path)[0] if kind_of(f.name) is not None]
+    folders = listed(path)[0]
+    kinds = kinds_of([f.name for f in folders])
+    named = [f for f in folders if f.name in kinds]
     return [f for f in named if any(next(_walk(c), None) for c in listed(f)[0])]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import numbers
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -54,8 +55,8 @@ class _Cells:
             name = self._spellings.find(value)
             if name is not None:
                 return name
-            if value.isdecimal() and len(value) < 10:
-                value = int(value)
+            if re.fullmatch(r"[0-9]{1,9}(\.0{1,9})?", value):
+                value = int(float(value))
         if isinstance(value, int) and 0 <= value < len(self._names):
             return self._names[int(value)]
         raise InputError(f"its label {_short(cell)} is not among the {len(self._names)} classes.")
@@ -130,6 +131,20 @@ def labelled_rows(
         examples.append(Example(key, label, where, problem))
     found = {e.label for e in examples if e.label is not None}
     return examples, names or (sorted(found, key=_number) if numeric else sorted(found))
+
+
+def whole_numbers(cells: Sequence[str | None]) -> list[Any]:
+    """Text cells of a column of whole numbers that were written as floats (`0.0`), as numbers.
+
+    A column of anything else stays as it is.
+    """
+    texts = [None if c is None or c.strip() in MISSING else c.strip() for c in cells]
+    written = [t for t in texts if t is not None]
+    if not any("." in t for t in written):
+        return list(cells)
+    if not all(re.fullmatch(r"-?[0-9]{1,9}(\.0{1,9})?", t) for t in written):
+        return list(cells)
+    return [None if t is None else int(float(t)) for t in texts]
 
 
 def refuse_several(cell: Any, source: Any, column: str) -> None:

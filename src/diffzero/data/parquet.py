@@ -73,7 +73,7 @@ def open_parquet(
     rows = (
         (f"{files[f].name}#{number}", cell, (f, g, r))
         for f, file in enumerate(opened)
-        for number, cell, g, r in _cells(file, label)
+        for number, cell, g, r in _cells(files[f], file, label)
     )
     examples, classes = labelled_rows(rows, names, source, label)
     stem = len(files) == 1 and Path(source).suffix.lower() == ".parquet"
@@ -195,7 +195,7 @@ def _refuse_nested(source: str, field: Any) -> None:
         )
 
 
-def _cells(file: Any, column: str) -> Iterator[tuple[int, Any, int, int]]:
+def _cells(path: Path, file: Any, column: str) -> Iterator[tuple[int, Any, int, int]]:
     """(row of the file, cell, row group, row of the group) of a column."""
     import pyarrow as pa
 
@@ -204,7 +204,11 @@ def _cells(file: Any, column: str) -> Iterator[tuple[int, Any, int, int]]:
         try:
             cells = file.read_row_group(g, [column])[column].to_pylist()
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"the column {column} cannot be read ({error}).") from None
+            said = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{path}: the column {column} cannot be read ({said}). The file is damaged; fetch "
+                "or write it again."
+            ) from None
         for r, cell in enumerate(cells):
             yield number, cell, g, r
             number += 1

@@ -25,13 +25,37 @@ def kind_of(name: str) -> str | None:
 
     `Test`, `test_set`, `TestImages2`, `01-testing` are `test`; `testbed` is none.
     """
+    kind, others = _told(name)
+    return None if others else kind
+
+
+def kinds_of(names: Sequence[str]) -> dict[str, str]:
+    """The kinds of those names that are parts; each by itself, or by what it shares with others.
+
+    `seg_train` beside `seg_test` is a part: the two differ in nothing else.
+    """
+    told = {name: _told(name) for name in names}
+    found: dict[str, str] = {}
+    for name, (kind, others) in told.items():
+        if kind is None:
+            continue
+        twins = {k for k, own in told.values() if k is not None and own == others}
+        if not others or len(twins) > 1:
+            found[name] = kind
+    return found
+
+
+def _told(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """The kind that a word of a name says, and the other words but those that say nothing."""
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = [w for w in re.split(r"[\W_\d]+", parted.lower()) if w]
     words = [w.removesuffix("set") if w.removesuffix("set") in _ALL else w for w in words]
     left = [w for w in words if w not in BESIDE]
-    if len(left) != 1:
-        return None
-    return next((kind for kind, names in WORDS.items() if left[0] in names), None)
+    word = next((w for w in left if w in _ALL), None)
+    if word is None:
+        return None, tuple(left)
+    left.remove(word)
+    return next(kind for kind, own in WORDS.items() if word in own), tuple(left)
 
 
 def choose_part(parts: Sequence[Path], split: str, root: Path) -> Path:
@@ -50,7 +74,7 @@ def choose_part(parts: Sequence[Path], split: str, root: Path) -> Path:
         return exact
     kind = kind_of(split)
     found = [p for p in parts if p.name.lower() == split.lower()]
-    found = found or [p for p in parts if kind is not None and kind_of(p.name) == kind]
+    found = found or [p for p in parts if kind is not None and _told(p.name)[0] == kind]
     if len(found) == 1:
         return found[0]
     names = ", ".join(p.name for p in found or parts)
@@ -67,7 +91,7 @@ def part_to_evaluate(parts: Sequence[Path], root: Path) -> Path:
         InputError: only parts to train on, or several of the first kind.
     """
     for kind in EVALUATED:
-        found = [p for p in parts if kind_of(p.name) == kind]
+        found = [p for p in parts if _told(p.name)[0] == kind]
         plain = [p for p in found if p.name in (kind, "val", "valid")]
         if plain or len(found) == 1:
             return (plain or found)[0]
