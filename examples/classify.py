@@ -1,7 +1,7 @@
 """Put words on images in Python: one image with probabilities, and many at once."""
 
 import diffzero as dz
-from diffzero.train.data import digits_split
+from diffzero.data import digits_split
 
 _, (images, labels) = digits_split()  # handwritten digits that the models were not trained on
 words = ["digit one", "digit four", "digit seven"]

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
+from diffzero.data import caption_words, digits_split
 from diffzero.evaluate.records import read_records
 from diffzero.evaluate.store import RunStore
-from diffzero.train.data import caption_words, digits_split
 from test_cli import run
 
 CLASSES = caption_words()["digits"]["classes"]

@@ -21,7 +21,7 @@ def test_example(path, capsys):
 def test_python_blocks(page, tmp_path, monkeypatch):
     from PIL import Image
 
-    from diffzero.train.data import digits_split
+    from diffzero.data import digits_split
 
     Image.fromarray(digits_split()[1][0][0]).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 import diffzero as dz
+from diffzero import data
 from diffzero.experiments import EXPERIMENTS, Setting, reproduce, sheet
 from diffzero.experiments import encode_decode as grids
 from diffzero.experiments.inception_score import inception_score
 from diffzero.experiments.interpolate import slerp
-from diffzero.train import data
 from test_cli import run
 
 
@@ -70,7 +70,7 @@ def test_table_counts_every_method(model, tmp_path, monkeypatch, capsys):
             reproduce("cifar10-table", setting(model, tmp_path, 3))
     assert "elbo (32 draws)" in capsys.readouterr().err
     with monkeypatch.context() as broken:  # nothing is measured twice
-        broken.setattr("diffzero.train.ddpm_card._measure", lambda *a: 1 / 0)
+        broken.setattr("diffzero.evaluate.pixel_methods._measure", lambda *a: 1 / 0)
         numbers = reproduce("cifar10-table", setting(model, tmp_path, 3))
     assert not capsys.readouterr().err and not list(tmp_path.glob("*.partial"))
     evals = {(m["method"], m["settings"]): m["evals"] for m in numbers["lines"]}
@@ -221,10 +221,10 @@ def test_experiments_refuse_the_wrong_kind_of_model(model, tmp_path):
 
 
 def test_binding_asks_every_task_and_compares_with_clip(text_setting, tmp_path, monkeypatch):
+    from diffzero.data.scene_files import ask
+    from diffzero.data.scenes import TASKS
     from diffzero.evaluate.metrics import mcnemar
     from diffzero.experiments import binding
-    from diffzero.train.scene_files import ask
-    from diffzero.train.scenes import TASKS
 
     plan = {"one": ("weighted", {"steps": 1, "draws": 2}), "cross": ("cross-attention", {})}
     monkeypatch.setattr(binding, "PLAN", plan)

@@ -44,15 +44,7 @@ MAY_IMPORT = {
     "names": set(),
 }  # fmt: skip
 # (importing module, imported module) -> why it is let through, and when it goes.
-NOT_YET = {
-    ("evaluate.sources", "train.data"): "until the readers of train/data.py lie in data/",
-    ("experiments", "train.data"): "until the readers of train/data.py lie in data/",
-    ("experiments.attributes", "train.scene_files"): "until scenes lie in data/",
-    ("experiments.binding", "train.scene_files"): "until scenes lie in data/",
-    ("experiments.binding", "train.scenes"): "until scenes lie in data/",
-    ("experiments.cifar10_table", "train.ddpm_card"): "until what a card measures is a library",
-    ("experiments.cifar10_table", "train.stable_diffusion"): "until the same",
-}
+NOT_YET: dict[tuple[str, str], str] = {}
 
 
 def module_of(path, root=ROOT):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import diffzero as dz
+from diffzero.data import caption_words, digits_split
 from diffzero.evaluate.calibrate import binned, fit, fit_weights, halves, joined
 from diffzero.evaluate.draws import DrawParts, draw_table, draw_times, read_matrix
 from diffzero.evaluate.rescore import (
@@ -21,7 +22,6 @@ from diffzero.evaluate.rescore import (
 )
 from diffzero.evaluate.summary import read_run
 from diffzero.scoring.times import slopes
-from diffzero.train.data import caption_words, digits_split
 from test_cli import run
 
 CLASSES = caption_words()["digits"]["classes"]

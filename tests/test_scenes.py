@@ -11,10 +11,11 @@ from PIL import Image
 from scipy import ndimage
 
 import diffzero as dz
+from diffzero import data
 from diffzero.app import cli
-from diffzero.train import data
-from diffzero.train.scene_files import ask, read, write
-from diffzero.train.scenes import (
+from diffzero.data import all_captions
+from diffzero.data.scene_files import ask, read, write
+from diffzero.data.scenes import (
     COLOURS,
     HELD_OUT,
     KINDS,
@@ -27,7 +28,7 @@ from diffzero.train.scenes import (
     pairs,
     render,
 )
-from diffzero.train.stable_diffusion import all_captions
+from diffzero.train.captions import Captions
 from diffzero.train.tokenizer import build
 
 # -- reading captions and pictures anew, with nothing of the code that made them ---------------
@@ -318,7 +319,7 @@ def test_recipes_read_whole_captions_and_fill_no_template(folder, tokenizer):
     assert scenes.images.shape == (60, 32, 32, 3) and scenes.labels.tolist() == list(range(60))
     assert scenes.captions() == [list(example("train", i).captions) for i in range(60)]
     assert "a photo of a digit one" in digits.captions()[1]
-    captions = data.Captions([digits, scenes], tokenizer)
+    captions = Captions([digits, scenes], tokenizer)
     classes = torch.arange(60) + int(captions.first_class[1])
     rows = captions.draw(classes, torch.Generator().manual_seed(0))
     texts = {t for s in (digits, scenes) for g in (*s.captions(), *s.contrasts) for t in g}
@@ -333,7 +334,7 @@ def test_contrasts_are_the_images_own_and_digits_have_none(folder, tmp_path):
     digits = data.load("digits=digits", 32)
     scenes = data.load(f"scenes={folder}", 32)
     tokenizer = build(all_captions([digits, scenes]), tmp_path, 32)
-    captions = data.Captions([digits, scenes], tokenizer)
+    captions = Captions([digits, scenes], tokenizer)
     classes = torch.arange(60) + int(captions.first_class[1])
     assert (captions.sides[:10] == 0).all() and (captions.sides[classes] > 1).all()
     drawn = set()
@@ -396,7 +397,7 @@ def test_questions_are_read_back_by_task(folder, tmp_path):
 
 
 def test_evaluate_refuses_places_for_classes(folder):
-    from diffzero.evaluate.sources import open_data
+    from diffzero.data import open_data
 
     with pytest.raises(dz.InputError, match="every image has its own candidates"):
         open_data(str(folder))

@@ -72,8 +72,8 @@ def test_what_does_not_fit_is_refused(stage, deepfloyd, if_pipe, tmp_path):
 def test_reconstructions_are_shown_large(stage, deepfloyd, tmp_path, monkeypatch):
     from PIL import Image
 
+    from diffzero import data
     from diffzero.experiments import Setting, make_setting, reconstructions, reproduce
-    from diffzero.train import data
 
     monkeypatch.setattr(reconstructions, "STEPS", 2)
     monkeypatch.setattr(reconstructions, "SHOWN", 1)

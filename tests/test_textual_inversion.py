@@ -82,7 +82,7 @@ def test_every_view_meets_every_time(sd, photos):
 
 
 def test_learning_lowers_the_loss():
-    from diffzero.train.data import digits_split
+    from diffzero.data import digits_split
 
     images = list(digits_split()[1][0][:2])
     classifier = dz.TextualInversion("tiny-sd", steps=40, draws=8, rate=0.02)

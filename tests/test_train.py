@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 import diffzero as dz
-from diffzero.train import clip, data, loop, reading, stable_diffusion, tokenizer
+from diffzero import data
+from diffzero.train import clip, loop, reading, stable_diffusion, tokenizer
+from diffzero.train.captions import Captions, jitter
 
 
 def test_digits_are_split_as_documented():
@@ -46,16 +48,16 @@ def test_parquet_with_names_in_the_schema(tmp_path):
 
 
 def test_missing_data_says_what_to_give(tmp_path, monkeypatch):
-    with pytest.raises(dz.InputError, match="neither train.*parquet nor one folder a class"):
+    with pytest.raises(dz.InputError, match="neither train.*parquet nor one folder per class"):
         data.load(str(tmp_path), 8)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(dz.InputError, match="Give a folder of Parquet files"):
+    with pytest.raises(dz.InputError, match="a folder of Parquet files"):
         data.load("nobody/nothing-here", 8)
 
 
 def test_jitter_moves_a_little_and_keeps_the_range():
     images = torch.rand(8, 3, 32, 32) * 2 - 1
-    moved = data.jitter(images, torch.Generator().manual_seed(0))
+    moved = jitter(images, torch.Generator().manual_seed(0))
     assert moved.shape == images.shape and moved.abs().max() <= 1
     assert not torch.allclose(moved, images)
     assert abs(float(moved.mean() - images.mean())) < 0.05
@@ -76,10 +78,10 @@ def test_known_words_are_one_token_and_unknown_ones_are_spelled(tmp_path):
 @pytest.mark.parametrize("n", [2, 5, 40])
 def test_some_images_are_held_out_of_few(n):
     labelled = data.Labelled("few", np.zeros((n, 8, 8, 3), np.uint8), np.arange(n), ["a"], [["a"]])
-    used, held = stable_diffusion.held_out(labelled)
+    used, held = data.held_out(labelled)
     assert [*used.labels, *held.labels] == list(range(n)) and len(held.labels) == max(1, n // 10)
     with pytest.raises(dz.InputError, match="few has 1 training image; a recipe needs at least 2"):
-        stable_diffusion.held_out(labelled.subset(slice(0, 1)))
+        data.held_out(labelled.subset(slice(0, 1)))
 
 
 class Line(nn.Module):
@@ -205,7 +207,7 @@ def test_a_reader_comes_to_say_the_mean_image_of_a_caption(tmp_path, monkeypatch
     pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2)
     monkeypatch.setattr(reading, "BATCH", 32)
     reader = reading.Reader(text, stable_diffusion.HIDDEN, 192, tokens.eos_token_id)
-    captions = data.Captions([labelled], tokens)
+    captions = Captions([labelled], tokens)
     loss = reading.reading_loss(reader, [pixels], [labelled], captions)
     optimizer = torch.optim.Adam(reader.parameters(), 2e-3)
     generator = torch.Generator().manual_seed(0)
@@ -232,7 +234,7 @@ def test_only_captions_to_tell_apart_are_read(trained, tmp_path):
     text = stable_diffusion.components(tokens)["text_encoder"]
     pixels = [torch.from_numpy(labelled.images).permute(0, 3, 1, 2)]
     before = {k: v.clone() for k, v in text.state_dict().items()}
-    captions, end = data.Captions([labelled], tokens), tokens.eos_token_id
+    captions, end = Captions([labelled], tokens), tokens.eos_token_id
     plain = [dataclasses.replace(labelled, contrasts=[])]
     state, silent = tmp_path / "text.pt", {"log": lambda line: None}
     assert reading.read(text, pixels, plain, captions, end, state, 0.01, **silent) == 0
@@ -255,7 +257,7 @@ def files(out):
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     """A few scenes, and tiny-sd trained on them for a moment: (source, folder)."""
-    from diffzero.train.scene_files import write
+    from diffzero.data.scene_files import write
 
     root = tmp_path_factory.mktemp("scenes")
     write(root / "scenes", "train", 40, 32)

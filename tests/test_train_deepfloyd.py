@@ -3,9 +3,10 @@ import pytest
 import torch
 
 import diffzero as dz
-from diffzero.train import data, deepfloyd, recipes, tokenizer
-from diffzero.train.scene_files import write
-from diffzero.train.scenes import example, render
+from diffzero import data
+from diffzero.data.scene_files import write
+from diffzero.data.scenes import example, render
+from diffzero.train import deepfloyd, recipes, tokenizer
 from diffzero.train.stable_diffusion import start_from
 
 
@@ -59,8 +60,8 @@ def test_diffusers_own_pipeline_draws_with_the_learned_variance(trained):
 def test_the_card_measures_each_task_seen_and_held_out(trained, scenes, monkeypatch):
     import yaml
 
+    from diffzero.data.scenes import TASKS
     from diffzero.train import report
-    from diffzero.train.scenes import TASKS
 
     monkeypatch.setattr(report, "DRAWS", (1, 2))
     monkeypatch.setattr(report, "FIT_IMAGES", 3)

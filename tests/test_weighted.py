@@ -102,7 +102,7 @@ def test_a_one_hot_mixture_is_the_class_itself(tiny_ddpm, tokenizer):
 
 
 def test_it_classifies_digits_with_the_class_conditional_model():
-    from diffzero.train.data import digits_split
+    from diffzero.data import digits_split
 
     images, labels = digits_split()[1]
     classifier = dz.Weighted("digits-ddpm", steps=1, draws=16)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import diffzero as dz
+from diffzero.data import caption_words, digits_split
 from diffzero.evaluate.metrics import wilson
-from diffzero.train.data import caption_words, digits_split
 
 NAMES = caption_words()["digits"]["classes"]
 DATA = Path(os.environ.get("DIFFZERO_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -58,7 +58,7 @@ def test_unknown_words_warn_but_work():
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["tiny-sd", "tiny-clip"])
 def test_fashion_mnist_at_the_card_s_accuracy(model):
-    from diffzero.train.data import load
+    from diffzero.data import load
 
     folder = DATA / "fashion-mnist"
     if not folder.is_dir():

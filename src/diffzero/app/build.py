@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import csv
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,35 +89,15 @@ def read_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     Raises:
         InputError: neither or both given, an unreadable file, unusable labels.
     """
+    from ..data import read_words, split_labels
     from ..prompts import check_labels
 
     if (labels is None) == (labels_file is None):
         raise InputError('Give the words to choose from: --labels "cat,dog" or --labels-file.')
     if labels is not None:
-        return check_labels(parse_labels(labels))
+        return check_labels(split_labels(labels))
     assert labels_file is not None
-    try:
-        lines = labels_file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{labels_file}: cannot be read as text ({error}).") from None
-    return check_labels([line.strip() for line in lines if line.strip()])
-
-
-def parse_labels(text: str) -> list[str]:
-    """Words between commas; a word in double quotes may hold commas: `"salt, pepper",oil`.
-
-    Raises:
-        InputError: a quote that is not closed, text after a closed one, or a line break.
-    """
-    try:
-        closed = re.sub(r'"\s+(,|$)', r'"\1', text)  # csv takes no space after a closing quote
-        (words,) = csv.reader([closed], skipinitialspace=True, strict=True)
-    except (csv.Error, ValueError):
-        raise InputError(
-            f"--labels: a quote is not closed, or a line breaks within a word, in {text!r}. Put a "
-            "label that holds commas wholly in double quotes, and double a quote within it."
-        ) from None
-    return [word.strip() for word in words]
+    return check_labels(read_words(labels_file))
 
 
 def expand(paths: list[str]) -> list[str]:

@@ -74,7 +74,7 @@ class Digits:
     @classmethod
     def read(cls, limit: int) -> Digits:
         """The first ones of scikit-learn's held-out part."""
-        from ..train.data import caption_words, digits_split
+        from ..data import caption_words, digits_split
 
         _, (images, truths) = digits_split()
         return cls(

@@ -12,14 +12,12 @@ from typing import Any
 
 import typer
 
+from ..data import Dataset, open_data, parse_subset, read_names, read_templates, set_of_hub
 from ..errors import InputError
 from ..evaluate import config as configuration
 from ..evaluate.corrupt import parse_corruption
-from ..evaluate.data import Dataset, parse_subset
 from ..evaluate.draws import DrawParts
-from ..evaluate.names import read_names, read_templates, set_of_hub
 from ..evaluate.run import Scorer, first_chunk, pending, run
-from ..evaluate.sources import open_data
 from ..evaluate.store import RunStore
 from ..evaluate.summary import read_run, summarise
 from .build import ModelChoice, network_rows

@@ -78,8 +78,8 @@ def scenes(
     ] = None,
 ) -> None:
     """Make the compositional set: coloured shapes, true captions, candidates."""
-    from ..train.scene_files import write
-    from ..train.scenes import TASKS, Split
+    from ..data.scene_files import write
+    from ..data.scenes import TASKS, Split
 
     chosen = tuple(tasks.split(",")) if tasks else tuple(TASKS)
     rows: dict[Split, int] = {"train": train, "validation": validation}

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .data import Dataset
+from ..data import Dataset
 from .draws import draw_ranges
 
 FORMAT = 1

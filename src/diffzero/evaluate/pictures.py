@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data import Example, decode, open_data
 from ..errors import InputError
 from .corrupt import parse_corruption
-from .data import Example, decode
-from .sources import open_data
 from .summary import Run
 
 SIDE = 160
@@ -49,7 +48,7 @@ class Pictures:
         if example is None:
             return None
         try:
-            pixels = decode(self._data.reader(example.where), name)
+            pixels = decode(self._data.read(example), name)
             return thumbnail(pixels if self._corruption is None else self._corruption(pixels))
         except (InputError, OSError):
             return None

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data import Dataset, Example, decode
 from ..errors import DiffzeroError, InputError
 from .corrupt import Corruption
-from .data import Dataset, Example, decode
 from .draws import draw_table
 from .store import RunStore
 

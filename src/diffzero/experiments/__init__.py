@@ -59,7 +59,7 @@ class Setting:
 
     Attributes:
         model: A backbone of the kind that the experiment needs.
-        data: Validation images, `train.data.Labelled`; of class-conditional models the class
+        data: Validation images, `data.Labelled`; of class-conditional models the class
             names are in the model's order.
         train: Training images, for the experiments of `ON_TRAIN`; None for others.
         out: Folder of the results.
@@ -98,8 +98,8 @@ def make_setting(
     """
     if enlarge is not None and name != "reconstructions":
         raise InputError(f"--enlarge serves the experiment reconstructions; {name} shows none.")
+    from ..data import load as load_data
     from ..models.load import load
-    from ..train.data import load as load_data
 
     backbone = load(model, device=device)
     images = load_data(data, None, "validation").subset(slice(0, limit))

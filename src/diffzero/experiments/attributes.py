@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..data.scene_files import ask
 from ..evaluate.metrics import mcnemar, percent
 from ..methods.clip import CLIP
 from ..methods.elbo import ELBO
 from ..methods.noise_denoise import NoiseDenoise, pixel_l2
-from ..train.scene_files import ask
 from . import Setting, canvas, picture, write
 from .binding import KINDS, SIDE
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.scene_files import Questions, ask
+from ..data.scenes import TASKS
 from ..errors import InputError
 from ..evaluate.metrics import mcnemar
-from ..train.scene_files import Questions, ask
-from ..train.scenes import TASKS
 from . import Kept, Setting, canvas, discordant, fingerprint, write
 from .text_table import PLAN, classifier_of, outcome
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data import held_out
+from ..evaluate.pixel_methods import DENOISE, Line, best_denoise, measure_all
 from ..images import digest
-from ..train.ddpm_card import DENOISE, Line, best_denoise, measure_all
-from ..train.stable_diffusion import held_out
 from . import Setting, figure, write
 from .text_table import keep
 

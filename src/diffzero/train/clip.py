@@ -30,14 +30,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .. import data
+from ..data import all_captions, held_out
 from ..models.clip import as_vectors
-from . import data, loop, reading, tokenizer
+from . import loop, reading, tokenizer
+from .captions import Captions, jitter, mix
 from .stable_diffusion import (
     READ_SHARE,
     SIZE,
     WINDOW,
-    all_captions,
-    held_out,
     preset_for,
     start_from,
     text_config,
@@ -94,10 +95,10 @@ def train(
     )
     mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
     std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
-    captions = data.Captions(sets, tokens)
+    captions = Captions(sets, tokens)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     labels = [torch.from_numpy(s.labels) for s in sets]
-    weights = data.mix(sets)
+    weights = mix(sets)
     states = out / ".train"
     share = 0 if (states / "clip.pt").exists() else minutes * READ_SHARE
     minutes -= reading.read(
@@ -109,7 +110,7 @@ def train(
         drawn = captions.batch([len(p) for p in pixels], labels, weights, size.batch, generator)
         rows, classes = drawn.rows, drawn.classes
         x = torch.cat([p[i] for p, i in zip(pixels, drawn.index, strict=True)]).float() / 255
-        x = (data.jitter(x, generator) - mean) / std
+        x = (jitter(x, generator) - mean) / std
         texts = torch.cat([rows, drawn.wrong])
         ids, mask = captions.ids[texts].to(device), captions.mask[texts].to(device)
         with size.precision(device):

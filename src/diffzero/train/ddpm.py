@@ -20,9 +20,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from .. import data
+from ..data import held_out
 from ..errors import InputError
-from . import data, loop
-from .stable_diffusion import held_out, start_from
+from . import loop
+from .captions import jitter
+from .stable_diffusion import start_from
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> An
         x = pixels[index].float() / 127.5 - 1
         if vary:
             half = batch // 2  # the others as they are: a shift by part of a pixel blurs
-            x[:half] = data.jitter(x[:half], generator)
+            x[:half] = jitter(x[:half], generator)
         if preset.flips:
             mirror = torch.rand(batch, generator=generator) < 0.5
             x[mirror] = x[mirror].flip(-1)

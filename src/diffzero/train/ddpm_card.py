@@ -3,10 +3,7 @@ images, every method measured on the same validation images, a sample sheet, the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +11,18 @@ import numpy as np
 import torch
 import yaml
 
-from ..classifier import Scores
-from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent, wilson
+from .. import data
+from ..data import held_out
+from ..evaluate.metrics import fit_temperature
+from ..evaluate.pixel_methods import Line, best_denoise, measure_all
 from ..methods.elbo import ELBO
-from ..methods.latent_knn import LatentKNN
-from ..methods.likelihood import Likelihood
-from ..methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote
+from ..methods.noise_denoise import NoiseDenoise
 from ..models.load import load
 from ..scoring.samplers import denoise
 from ..temperature import temperature_entry
-from . import data
 from .ddpm import PRESETS
-from .stable_diffusion import held_out
 
-# Noise level and steps of a full run; one step returns what the network first makes of x_t.
-DENOISE: list[dict[str, Any]] = [
-    {"level": level, "steps": steps} for level in (0.3, 0.5, 0.7) for steps in (1, 20)
-]
 ELBO_DRAWS = (1, 2, 4, 8, 16, 32)
-LIKELIHOOD_STEPS = 12
-Keep = Callable[[str, Callable[[], Any]], Any]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One method on the validation images.
-
-    Attributes:
-        method: Its name in `diffzero methods`.
-        settings: Those that are not its defaults.
-        accuracy: With n and a 95 % Wilson interval.
-        ece: Of `predict_proba`, None where no temperature was fitted.
-        evals: Network evaluations an image.
-        vjps: Vector-Jacobian products an image.
-        seconds: An image.
-        correct: Images classified rightly.
-        low: Lower end of the interval.
-        high: Upper end.
-        bits: Bits per dimension under the true class, of likelihood.
-    """
-
-    method: str
-    settings: str
-    accuracy: str
-    ece: float | None
-    evals: int
-    vjps: int
-    seconds: float
-    correct: int
-    low: float
-    high: float
-    bits: float | None
 
 
 def write_card(
@@ -136,123 +94,6 @@ def write_card(
 def _fit(logits: np.ndarray, labels: np.ndarray) -> float:
     """Rounded to five significant digits: temperatures of distances are far below 1."""
     return float(f"{fit_temperature([(logits, labels)], smooth=True):.5g}")
-
-
-def best_denoise(model: Any, held: data.Labelled, log: Callable[[str], None]) -> dict[str, Any]:
-    """Level and steps of noise-denoise with the best accuracy of two draws on held-out images."""
-    accuracy = []
-    for options in DENOISE:
-        classifier = NoiseDenoise(model, **options, draws=2).fit(held.classes)
-        best = classifier.scores(list(held.images)).logits.argmax(1)
-        accuracy.append(float((best == held.labels).mean()))
-        log(f"held-out accuracy of noise-denoise, {options}: {accuracy[-1]:.3f}")
-    return DENOISE[int(np.argmax(accuracy))]
-
-
-def plan(
-    model: Any, denoise: dict[str, Any], reference: list[np.ndarray]
-) -> list[tuple[Any, str]]:
-    """Every method with its settings in words.
-
-    Args:
-        model: A class-conditional backbone.
-        denoise: Level and steps of noise-denoise.
-        reference: Images that latent kNN may take its units from.
-    """
-    k = min(4, len(model.classes) - 1)
-    steps = denoise["steps"]
-    taken = f"{steps} step{'s' * (steps > 1)}"
-    return [
-        (ELBO(model, draws=8), "8 draws"),
-        (ELBO(model, draws=32), "32 draws"),
-        (Likelihood(model, steps=LIKELIHOOD_STEPS), f"{LIKELIHOOD_STEPS} Heun steps, 1 probe"),
-        (
-            Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False),
-            f"{LIKELIHOOD_STEPS} Heun steps, unpaired probes",
-        ),
-        (NoiseDenoise(model, **denoise, draws=4), f"level {denoise['level']:g}, {taken}, 4 draws"),
-        (NoiseDenoiseVote(model, steps=steps), f"levels 0.3 to 0.7, {taken}"),
-        (LatentKNN(model), "outlier, k = 2"),
-        (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
-        (
-            LatentKNN(model, guidance=3.0, k=k, reference=reference),
-            f"outlier, k = {k}, guidance 3, {len(reference)} reference images",
-        ),
-    ]
-
-
-def measure_all(
-    model: Any,
-    denoise: dict[str, Any],
-    held: data.Labelled,
-    labelled: data.Labelled,
-    log: Callable[[str], None],
-    keep: Keep = lambda name, make: make(),
-) -> list[Line]:
-    """A line for each method of `plan`, and one for the other reading of each latent kNN.
-
-    Args:
-        model: A class-conditional backbone.
-        denoise: Level and steps of noise-denoise.
-        held: Images held out of training.
-        labelled: Images to measure on.
-        log: Called with lines of progress.
-        keep: Given a name and what measures it, returns what that returns, now or before.
-    """
-    lines = []
-    for classifier, settings in plan(model, denoise, list(held.images)):
-        measured = keep(
-            f"{classifier.method} ({settings})", partial(_measure, classifier, settings, labelled)
-        )
-        lines += [Line(**fields) for fields in measured]
-        for fields in measured:
-            log(str(fields))
-    return lines
-
-
-def _measure(classifier: Any, settings: str, labelled: data.Labelled) -> list[dict[str, Any]]:
-    """Fields of a method's line, and for latent kNN of that of the other reading."""
-    scores, seconds = _timed(classifier, labelled)
-    lines = [_line(classifier, scores, labelled.labels, settings, seconds)]
-    if isinstance(classifier, LatentKNN):
-        # The inlier's logits are minus the outlier's: the latents need not be encoded again.
-        other = Scores(-scores.logits, scores.evals)
-        words = settings.replace("outlier", "inlier")
-        lines.append(_line(classifier, other, labelled.labels, words, seconds))
-    return [asdict(line) for line in lines]
-
-
-def _timed(classifier: Any, labelled: data.Labelled) -> tuple[Scores, float]:
-    """Scores, and seconds an image."""
-    classifier.fit(labelled.classes)
-    began = time.perf_counter()
-    scores = classifier.scores(list(labelled.images))
-    return scores, (time.perf_counter() - began) / len(labelled.labels)
-
-
-def _line(
-    classifier: Any, scores: Scores, labels: np.ndarray, settings: str, seconds: float
-) -> Line:
-    """Accuracy, calibration and cost."""
-    proba = classifier.probabilities(scores)
-    right = scores.logits.argmax(1) == labels
-    calibrated = classifier.temperature_in_use() != 1
-    own = scores.details.get("bits_per_dim")
-    n = len(right)
-    low, high = wilson(int(right.sum()), n)
-    return Line(
-        classifier.method,
-        settings,
-        percent(int(right.sum()), n),
-        expected_calibration_error(proba.max(1), right) if calibrated else None,
-        round(float(scores.evals.mean())),
-        0 if scores.vjps is None else round(float(scores.vjps.mean())),
-        seconds,
-        int(right.sum()),
-        float(low),
-        float(high),
-        None if own is None else float(own[np.arange(n), labels].mean()),
-    )
 
 
 def sample_sheet(model: Any, path: Path, columns: int = 10, steps: int = 50) -> None:

@@ -28,10 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import data
+from ..data import all_captions, held_out
 from ..errors import InputError
 from ..models.deepfloyd import WINDOW
-from . import data, loop, tokenizer
-from .stable_diffusion import all_captions, held_out, start_from
+from . import loop, tokenizer
+from .captions import Captions, jitter, mix, pick
+from .stable_diffusion import start_from
 
 DROPOUT = 0.1  # of captions
 GREY_STEP = 2 / 255
@@ -206,7 +209,7 @@ def _loss(
     denoiser: nn.ModuleDict, sets: list[data.Labelled], tokens: Any, device: str, preset: Preset
 ) -> Callable[[torch.Generator], Tensor]:
     unet: Any = torch.compile(denoiser["unet"]) if preset.fast else denoiser["unet"]
-    batch, weights, captions = preset.batch, data.mix(sets), data.Captions(sets, tokens)
+    batch, weights, captions = preset.batch, mix(sets), Captions(sets, tokens)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     labels = [
         torch.from_numpy(s.labels) + int(k)
@@ -215,11 +218,11 @@ def _loss(
     bars = noise_scheduler().alphas_cumprod
 
     def loss(generator: torch.Generator) -> Tensor:
-        index = data.pick([len(p) for p in pixels], weights, batch, generator)
+        index = pick([len(p) for p in pixels], weights, batch, generator)
         parts = []
         for own, rows, labelled in zip(pixels, index, sets, strict=True):
             x = own[rows].float() / 127.5 - 1
-            parts.append(data.jitter(x, generator) if labelled.name == "digits" else x)
+            parts.append(jitter(x, generator) if labelled.name == "digits" else x)
         x = torch.cat(parts)
         x += (torch.rand(x.shape, generator=generator) - 0.5) * GREY_STEP
         classes = torch.cat([y[i] for y, i in zip(labels, index, strict=True)])

@@ -39,7 +39,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import data, loop
+from .. import data
+from . import loop
+from .captions import Captions, mix
 
 SIDE = 8  # of the small image, in pixels
 WIDTH = 512  # of the head
@@ -81,7 +83,7 @@ def read(
     text: nn.Module,
     pixels: list[Tensor],
     sets: list[data.Labelled],
-    captions: data.Captions,
+    captions: Captions,
     end: int,
     state_path: Path,
     minutes: float,
@@ -122,12 +124,12 @@ def read(
 
 
 def reading_loss(
-    reader: Reader, pixels: list[Tensor], sets: list[data.Labelled], captions: data.Captions
+    reader: Reader, pixels: list[Tensor], sets: list[data.Labelled], captions: Captions
 ) -> Callable[[torch.Generator], Tensor]:
     """The module's L, and its contrast, of a batch drawn with the generator."""
     images = [small(p) for p in pixels]
     scale = torch.cat(images).std()  # the rate and the clipping of `fit` are for losses near 1
-    weights = data.mix(sets)
+    weights = mix(sets)
     labels = [torch.from_numpy(s.labels) for s in sets]
     device = next(reader.parameters()).device
 

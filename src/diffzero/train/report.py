@@ -17,6 +17,9 @@ import numpy as np
 import torch
 import yaml
 
+from .. import data
+from ..data import all_captions, held_out, scene_files
+from ..data.scenes import TASKS
 from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent
 from ..methods.clip import CLIP
 from ..methods.cross_attention import CrossAttention
@@ -25,9 +28,6 @@ from ..methods.weighted import Weighted
 from ..models.backbone import Backbone
 from ..models.load import load
 from ..temperature import temperature_entry
-from . import data, scene_files
-from .scenes import TASKS
-from .stable_diffusion import all_captions, held_out
 from .tokenizer import split_words
 
 DRAWS = (1, 2, 4, 8, 16, 32)
@@ -322,7 +322,7 @@ def _readme(
     facts = "\n".join(
         fill(text, 98, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         for text in (
-            f"* **Data**: {counts}, brought to {side} pixels; captions from `train/captions.yaml` "
+            f"* **Data**: {counts}, brought to {side} pixels; captions from `data/captions.yaml` "
             "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3.",
             f"* **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed}"
             f"{more} --out DIR`",

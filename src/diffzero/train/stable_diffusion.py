@@ -64,15 +64,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .. import data
+from ..data import all_captions, held_out
 from ..errors import InputError
 from ..models.clip import ClipBackbone
 from ..models.codec import Latents
 from ..models.conditioner import Text
-from . import data, loop, reading, tokenizer
+from . import loop, reading, tokenizer
+from .captions import Captions, jitter, mix, pick
 
 SIZE, WINDOW, HIDDEN = 32, 32, 128
 VAE_SHARE, READ_SHARE, KEPT_SHARE = 0.14, 0.14, 0.36  # of the minutes
-HELD_OUT = {"digits": 137}  # the last of train, never trained on: for temperatures and settings
 DIGIT_VARIANTS = 24
 EMBEDDINGS = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")  # CLIP's, T5's
 CONTRAST_WEIGHT = 8.0
@@ -125,22 +127,6 @@ def preset_for(device: str, preset: str | None) -> Preset:
     if name not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}.")
     return PRESETS[name]
-
-
-def held_out(labelled: data.Labelled) -> tuple[data.Labelled, data.Labelled]:
-    """Split a training set into (trained on, held out): the last tenth, 2,000 at most; 137 digits.
-
-    Raises:
-        InputError: fewer than two images.
-    """
-    n = len(labelled.labels)
-    if n < 2:
-        raise InputError(
-            f"{labelled.name} has {n} training image{'s' * (n != 1)}; a recipe needs at least 2, "
-            "since it holds some out."
-        )
-    cut = n - HELD_OUT.get(labelled.name, min(2000, max(1, n // 10)))
-    return labelled.subset(slice(0, cut)), labelled.subset(slice(cut, None))
 
 
 def components(tokens: Any, preset: Preset = PRESETS["cpu"]) -> dict[str, nn.Module]:
@@ -248,7 +234,7 @@ def train(
     vae: Any = nets["vae"]
     vae.to(memory_format=torch.channels_last)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
-    weights = data.mix(sets)
+    weights = mix(sets)
     states, rest = out / ".train", minutes
 
     def budget(share: float, *later: str) -> float:
@@ -261,7 +247,7 @@ def train(
         result = loop.fit(vae, vae_loss, states / "vae.pt", most, seed=seed, log=log)
         rest -= result["seconds"] / 60
     vae.requires_grad_(False)
-    captions = data.Captions(sets, tokens)
+    captions = Captions(sets, tokens)
     most = budget(READ_SHARE, "kept", "unet")
     spent = reading.read(
         text, pixels, sets, captions, tokens.eos_token_id, states / "text.pt", most,
@@ -358,12 +344,6 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any
     return old
 
 
-def all_captions(sets: list[data.Labelled]) -> list[str]:
-    """Every caption that training can draw."""
-    groups = [group for s in sets for group in (*s.captions(), *s.contrasts)]
-    return sorted({text for group in groups for text in group})
-
-
 def _vae_loss(
     vae: Any, pixels: list[torch.Tensor], weights: torch.Tensor, device: str, preset: Preset
 ) -> Any:
@@ -371,7 +351,7 @@ def _vae_loss(
     encode, decode = preset.compiled(vae.encoder), preset.compiled(vae.decoder)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        index = data.pick([len(p) for p in pixels], weights, preset.vae_batch, generator)
+        index = pick([len(p) for p in pixels], weights, preset.vae_batch, generator)
         x = (
             torch.cat([p[i] for p, i in zip(pixels, index, strict=False)]).to(device).float()
             / 127.5
@@ -400,7 +380,7 @@ def _latents(vae: Any, pixels: torch.Tensor, vary: bool, device: str, seed: int)
     for variant in range(1 + DIGIT_VARIANTS * vary):
         for chunk in pixels.split(256):
             x = chunk.float() / 127.5 - 1
-            x = data.jitter(x, generator) if variant else x
+            x = jitter(x, generator) if variant else x
             out.append(vae.encode(x.to(device)).latent_dist.mean.cpu())
     return torch.cat(out)
 
@@ -409,12 +389,12 @@ def _denoising_loss(
     denoiser: nn.ModuleDict,
     latents: list[torch.Tensor],
     sets: list[data.Labelled],
-    captions: data.Captions,
+    captions: Captions,
     scale: float,
     device: str,
     preset: Preset,
 ) -> Any:
-    batch, weights = preset.batch, data.mix(sets)
+    batch, weights = preset.batch, mix(sets)
     unet = preset.compiled(denoiser["unet"])
     bars = noise_scheduler().alphas_cumprod
     labels = [

@@ -1,4 +1,4 @@
-"""Labelled images to evaluate on: ImageFolder, CSV, Parquet, hub id, or the bundled digits.
+"""A data set: the labels of its images, and a reader for each.
 
 Labels are read first and pictures only when their turn comes, so that a large data set costs the
 memory of its labels. One bad row never stops a run: it becomes an example with a `problem`.
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .names import ClassSet, match_names
+from .matching import match_names
+from .names import ClassSet
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,13 @@ class Dataset:
             raise InputError(example.problem)
         try:
             return self.reader(example.where)
-        except OSError as error:
-            raise InputError(f"{example.id}: cannot be read ({error.strerror}).") from None
+        except InputError as error:
+            said = str(error)
+            own = said.startswith(example.id)
+            raise InputError(said if own else f"{example.id}: {said}") from None
+        except (OSError, ValueError, TypeError, NotImplementedError) as error:
+            what = getattr(error, "strerror", None) or error  # Arrow's errors are among these
+            raise InputError(f"{example.id}: cannot be read ({what}).") from None
 
     def rename(self, chosen: ClassSet | None) -> Dataset:
         """The same images under other class names; classes without a name become problems.
@@ -97,9 +103,9 @@ class Dataset:
         """A random part, in the data's order; smaller parts are contained in larger ones.
 
         Args:
-            limit: Images at most.
-            balanced: Images of every class at most.
-            seed: Of the choice.
+            limit: Images at most; None for all.
+            balanced: Images of every class at most; None for no such limit.
+            seed: Of the random choice.
         """
         order = np.random.default_rng(seed).permutation(len(self.examples))
         if balanced is not None:

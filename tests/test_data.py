@@ -11,10 +11,20 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
+from diffzero.data import (
+    ClassSet,
+    Dataset,
+    Example,
+    class_set,
+    decode,
+    from_table,
+    known_sets,
+    load,
+    match_names,
+    open_data,
+    set_of_hub,
+)
 from diffzero.evaluate.corrupt import NAMES, Corruption, enlarge
-from diffzero.evaluate.data import Dataset, Example, decode
-from diffzero.evaluate.names import class_set, known_sets, match_names, set_of_hub
-from diffzero.evaluate.sources import from_table, open_data
 from diffzero.prompts import check_labels, check_templates
 
 COUNTS = {
@@ -94,6 +104,88 @@ def test_names_by_spelling_by_order_or_not_at_all():
     assert "'sofa' is not among the 10 class names" in renamed.examples[1].problem
 
 
+def chosen(*names, **aliases):
+    return ClassSet("x", "x", "x", list(names), [], aliases=aliases)
+
+
+@pytest.mark.parametrize(
+    ("declared", "names"),
+    [
+        (["cat", "dog", "fox"], ["dog", "cat", "red fox"]),
+        (["cat", "dog", "fox"], ["wolf", "cat", "dog"]),
+        (["Cat", "dog_", "x", "y"], ["a", "b", "cat", "d"]),
+    ],
+)
+def test_spelling_that_contradicts_the_order_is_refused(declared, names):
+    with pytest.raises(dz.InputError, match="neither spelling nor order tells which is which"):
+        match_names(declared, chosen(*names), True, "x")
+
+
+def test_spelling_counts_before_the_order_and_may_agree_with_it():
+    turned = match_names(["cat", "dog"], chosen("dog", "cat"), True, "x")
+    assert turned == {"cat": "cat", "dog": "dog"}
+    partly = match_names(["cat", "hound"], chosen("cat", "dog"), True, "x")
+    assert partly == {"cat": "cat", "hound": "dog"}
+
+
+@pytest.mark.parametrize(
+    "declared", [["0", "1", "2"], ["1", "2", "3"], ["00", "01", "02"], ["2", "0", "1"]]
+)
+def test_numbers_without_a_gap_are_places(declared):
+    found = match_names(declared, chosen("cat", "dog", "fox"), False, "x")
+    assert [found[n] for n in sorted(declared)] == ["cat", "dog", "fox"]
+    ten = [str(i) for i in range(10)]
+    assert match_names(sorted(ten, reverse=True), class_set("cifar10"), False, "x")["3"] == "cat"
+
+
+@pytest.mark.parametrize(
+    "declared", [["0", "1", "3"], ["5", "6", "7"], ["0", "1"], ["0", "1", "01"], ["1", "2", "4"]]
+)
+def test_numbers_that_do_not_say_which_name_is_which(declared):
+    with pytest.raises(dz.InputError, match="classes are numbers .*from 0 to 2 or from 1 to 3"):
+        match_names(declared, chosen("cat", "dog", "fox"), False, "x")
+
+
+@pytest.mark.parametrize(
+    ("declared", "names"),
+    [
+        (["C", "C++"], ["C++", "C"]),
+        (["\U0001f431", "\U0001f436"], ["\U0001f436", "\U0001f431"]),
+        (["का", "कि"], ["कि", "का"]),
+        (["cafe\u0301", "tea"], ["tea", "caf\u00e9"]),
+    ],
+)
+def test_names_that_differ_in_signs_alone_are_kept_apart(declared, names):
+    found = match_names(declared, chosen(*names), False, "x")
+    assert [found[d] for d in declared] == names[::-1]
+
+
+def test_a_spelling_of_two_names_finds_none():
+    found = match_names(["c", "tea"], chosen("C++", "C#", "tea"), False, "x")
+    assert found == {"c": None, "tea": "tea"}
+
+
+def test_training_matches_words_by_spelling_and_refuses_strange_ones(tmp_path):
+    for name in ("bag", "boot"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    loaded = load(f"fashion-mnist={tmp_path}", 8)
+    assert [loaded.classes[i] for i in loaded.labels] == ["bag", "ankle boot"]
+    (tmp_path / "boot").rename(tmp_path / "zebra")
+    with pytest.raises(dz.InputError, match="'zebra' is none of the classes of fashion-mnist"):
+        load(f"fashion-mnist={tmp_path}", 8)
+
+
+def test_nothing_but_the_command_line_imports_the_recipes():
+    root = Path(dz.__file__).parent
+    found = set()
+    for path in root.rglob("*.py"):
+        package = path.relative_to(root).parts[0]
+        if re.search(r"^\s*(from|import) [\w.]*\btrain\b", path.read_text(), re.M):
+            found.add(package)
+    assert found <= {"cli.py", "app", "train"}
+
+
 def test_hub_tables_are_read_without_a_network():
     file = io.BytesIO()
     Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(file, "png")
@@ -127,7 +219,7 @@ def test_images_without_a_class_folder_are_problems(tmp_path):
     assert [e.id for e in found.examples] == ["cat/1.png", "dog/1.png", "stray.png"]
     with pytest.raises(dz.InputError, match="lies in no class folder"):
         found.read(found.examples[2])
-    with pytest.raises(dz.InputError, match="has 1 classes"):
+    with pytest.raises(dz.InputError, match="has 1 class, and there is nothing"):
         (tmp_path / "dog" / "1.png").unlink()
         (tmp_path / "dog").rmdir()
         open_data(str(tmp_path))

@@ -1,0 +1,177 @@
+"""Whole data sets as arrays, for training and experiments; the readers are those of `open_data`.
+
+Every image passes through the preprocessing that classification uses, so that a network never
+sees at test time what it did not see in training.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..images import fit_square
+from .dataset import Dataset, decode
+from .digits import open_digits
+from .folders import open_folder, parts_of
+from .hub import open_hub
+from .labelled import Labelled, caption_words
+from .matching import match_names
+from .names import ClassSet
+from .parquet import ParquetReader, open_parquet, opened_files, parquet_files, places, split_files
+
+
+def load(source: str, size: int | None, split: str = "train") -> Labelled:
+    """Read a labelled set.
+
+    Args:
+        source: `digits` (scikit-learn's), a folder of Parquet files named after their split, an
+            ImageFolder (one folder per class), or a hub id; `NAME=SOURCE` names it, otherwise the
+            last part of the path does. Sets named in `captions.yaml` use its words. Parquet files
+            with a column `captions` give every image its own, see `scenes`.
+        size: Side in pixels the images are brought to; None leaves them as they are.
+        split: `train` or `validation`.
+
+    Raises:
+        InputError: nothing readable there, or an image that cannot be read.
+
+    Warns:
+        UserWarning: rows without a usable label are left out.
+    """
+    name, _, location = source.rpartition("=")
+    name = name or Path(location).name
+    files = _files(location, split)
+    if files and "captions" in opened_files(location, files[:1])[0].schema_arrow.names:
+        return _captioned(name, location, files, size)
+    opened = _open(location, split, files)
+    usable = [e for e in opened.examples if e.problem is None and e.label is not None]
+    left = [e.problem for e in opened.examples if e.problem is not None]
+    if not usable:
+        raise InputError(f"{source}: no image can be used. The first: {left[0] if left else ''}")
+    if left:
+        warnings.warn(
+            f"{source}: {len(left)} of {len(opened.examples)} images are left out. The first: "
+            f"{left[0]}",
+            stacklevel=2,
+        )
+    numbered = bool(files) and not opened.ordered and all(c.isdecimal() for c in opened.classes)
+    classes, names, place = _words(name, location, opened, numbered)
+    labels = np.array([place[str(e.label)] for e in usable], dtype=np.int64)
+    images = [decode(opened.read(e), e.id) for e in usable]
+    return Labelled(name, _sized(images, size), labels, classes, names)
+
+
+def _files(location: str, split: str) -> list[Path]:
+    """Parquet files of a part of a local folder; none where it holds other data."""
+    if location == "digits" or not Path(location).is_dir():
+        return []
+    files = parquet_files(Path(location))
+    try:
+        return split_files(files, split)[0] if files else []
+    except InputError:
+        return []  # the folder may hold class folders beside these files
+
+
+def _open(location: str, split: str, files: list[Path]) -> Dataset:
+    if location == "digits":
+        return open_digits("train" if split == "train" else "test", [str(d) for d in range(10)])
+    if files:
+        return open_parquet(location, files, split)
+    folder = Path(location)
+    if folder.is_file():
+        raise InputError(
+            f"{location}: one file has no parts to train and to measure on. Give a folder of "
+            "train*.parquet and validation*.parquet, or an ImageFolder."
+        )
+    if not folder.is_dir():
+        return open_hub(location, split)
+    return _open_folder(folder, split)
+
+
+def _open_folder(folder: Path, split: str) -> Dataset:
+    """Class folders of a part, or of a folder that is not divided."""
+    try:
+        return open_folder(folder, split if parts_of(folder) else None)
+    except InputError as error:
+        raise InputError(
+            f"{folder}: neither {split}*.parquet nor one folder per class with images in it "
+            f"({error})"
+        ) from None
+
+
+def _words(
+    name: str, location: str, opened: Dataset, numbered: bool
+) -> tuple[list[str], list[list[str]], dict[str, int]]:
+    """Class names, the names captions use, and the place of each class of the data among them.
+
+    Args:
+        name: Of the set; `captions.yaml` may have words for it.
+        location: Of the data, for messages.
+        opened: The data.
+        numbered: Whether labels are numbers without declared names, so places.
+    """
+    words = caption_words().get(name)
+    classes = opened.classes
+    if numbered:
+        most = max(map(int, classes)) + 1
+        classes = [str(i) for i in range(max(most, len(words["classes"]) if words else 0))]
+    places = {c: i for i, c in enumerate(classes)}
+    if words is None:
+        return classes, [[c] for c in classes], places
+    own = words["classes"]
+    if location == "digits" or (numbered and len(classes) == len(own)):
+        return own, words["names"], places
+    aliases = {c: list(n) for c, n in zip(own, words["names"], strict=True)}
+    chosen = ClassSet(name, name, "of the data's labels", own, [], aliases=aliases)
+    found = match_names(classes, chosen, opened.ordered, location)
+    strange = [c for c in classes if found[c] is None]
+    if strange:
+        raise InputError(
+            f"{location}: its class {strange[0]!r} is none of the classes of {name} "
+            f"({', '.join(own)}). Give the set another name: NAME={location}."
+        )
+    return own, words["names"], {c: own.index(str(found[c])) for c in classes}
+
+
+def _captioned(name: str, location: str, files: list[Path], size: int | None) -> Labelled:
+    """Images with captions of their own, one class per image."""
+    opened = opened_files(location, files)
+    own = _column(opened, "captions")
+    reader = ParquetReader(files, "image")
+    images = [decode(reader(where), f"row {i}") for i, where in enumerate(places(opened))]
+    columns = opened[0].schema_arrow.names
+    contrasts: list[list[str]] = []
+    if {"candidates", "label"} <= set(columns):
+        rows = zip(_column(opened, "candidates"), _column(opened, "label"), strict=True)
+        contrasts = [by_likeness(texts, texts[label]) for texts, label in rows]
+    first = [texts[0] for texts in own]
+    kept = _sized(images, size)
+    order = np.arange(len(own))
+    return Labelled(name, kept, order, first, own, whole=True, contrasts=contrasts)
+
+
+def _column(opened: list[Any], name: str) -> list[Any]:
+    return [cell for f in opened for cell in f.read([name])[name].to_pylist()]
+
+
+def by_likeness(texts: Sequence[str], true: str) -> list[str]:
+    """The true text first, then the others by how many words they do not share with it."""
+
+    def apart(text: str) -> int:
+        return sum((Counter(text.split()) - Counter(true.split())).values())
+
+    return sorted(texts, key=lambda text: (text != true, apart(text)))
+
+
+def _sized(images: Sequence[np.ndarray], size: int | None) -> np.ndarray:
+    """One array, or with no size an array of the images as they are."""
+    if size is not None:
+        return np.stack([fit_square(image, size) for image in images])
+    kept = np.empty(len(images), dtype=object)
+    kept[:] = list(images)
+    return kept

@@ -1,0 +1,81 @@
+"""Data sets of the hub, and tables of the `datasets` library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .cells import encoded
+from .columns import image_column, label_column
+from .dataset import Dataset
+from .labels import declared_names, labelled_rows
+from .parts import EVALUATED, kind_of
+
+
+def open_hub(
+    source: str, split: str | None = None, image: str | None = None, label: str | None = None
+) -> Dataset:
+    """A data set of the hub, downloaded by `datasets`.
+
+    Args:
+        source: Its id.
+        split: Part of the data; if None, the first of test, validation and eval there is, else
+            the first of all.
+        image: Column of the images; if None, the first usual name there is.
+        label: Column of the labels; if None, the first usual name there is.
+
+    Raises:
+        InputError: no such data set, no network, or a table without such columns.
+    """
+    import datasets
+
+    try:
+        part = split or _evaluated(datasets.get_dataset_split_names(source))
+        table = datasets.load_dataset(source, split=part)
+    except Exception as error:  # the hub client raises a dozen types for "not there"
+        raise InputError(
+            f"{source}: neither a local file or folder nor a data set that the hub could give "
+            f"({type(error).__name__}). Without a network give local data (a folder of Parquet "
+            "files, or of one folder per class), or digits."
+        ) from None
+    return from_table(source, part, table, image, label)
+
+
+def _evaluated(names: list[str]) -> str:
+    found = (n for kind in EVALUATED for n in names if kind_of(n) == kind)
+    return next(found, names[0])
+
+
+def from_table(
+    source: str, split: str, table: Any, image: str | None = None, label: str | None = None
+) -> Dataset:
+    """A data set from a `datasets.Dataset` with an image and a label column.
+
+    Args:
+        source: What the user named.
+        split: Part of the data.
+        table: The table.
+        image: Column of the images; if None, the first usual name there is.
+        label: Column of the labels; if None, the first usual name there is.
+
+    Raises:
+        InputError: no such columns, or several labels in a row.
+    """
+    import datasets
+
+    label = label_column(source, table.column_names, label)
+    image = image_column(source, table.column_names, image)
+    names = declared_names(table.features[label])
+    rows = ((f"{split}#{i}", cell, i) for i, cell in enumerate(table[label][:]))
+    examples, classes = labelled_rows(rows, names, source, label)
+    if isinstance(table.features[image], datasets.Image):
+        table = table.cast_column(image, datasets.Image(decode=False))
+
+    images = table.select_columns([image])
+
+    def read(i: int) -> bytes:
+        return encoded(images[i][image], Path())
+
+    name = source.rpartition("/")[2]
+    return Dataset(name, source, split, list(classes), examples, read, names is not None)

@@ -1,0 +1,249 @@
+"""Text files and lists of words: read right, or one sentence that says what was seen."""
+
+import json
+import unicodedata
+
+import pytest
+from PIL import Image
+
+import diffzero as dz
+from diffzero.data import (
+    open_data,
+    read_lines,
+    read_names,
+    read_templates,
+    read_words,
+    split_labels,
+)
+from test_cli import run
+
+WORDS = ["sneaker", "café crème", "ankle boot"]
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("cat,dog", ["cat", "dog"]),
+        (" cat , dog ", ["cat", "dog"]),
+        ('"red, round apple",banana', ["red, round apple", "banana"]),
+        ('a, "b; c" , d', ["a", "b; c", "d"]),
+        ('"she said ""no""", "x"', ['she said "no"', "x"]),
+        ("'red, round', cat", ["red, round", "cat"]),
+        ("\u201cred, round\u201d, cat", ["red, round", "cat"]),
+        ("cat's eye, dog's nose", ["cat's eye", "dog's nose"]),
+        ("'tis, that", ["'tis", "that"]),
+        ('12" record, 7" single', ['12" record', '7" single']),
+        ("猫，犬，狐", ["猫", "犬", "狐"]),
+        ("猫、犬", ["猫", "犬"]),
+        ("cat，dog, fox", ["cat", "dog", "fox"]),
+        ("قط، كلب", ["قط", "كلب"]),
+        ("cat;dog; fox", ["cat", "dog", "fox"]),
+        ("cat；dog", ["cat", "dog"]),
+        ("cat\tdog", ["cat", "dog"]),
+        ("cat\ndog\n", ["cat", "dog"]),
+        ("cat|dog", ["cat", "dog"]),
+        ("cat", ["cat"]),
+        ("", [""]),
+        ("cat,,dog", ["cat", "", "dog"]),
+        ("cat,dog,", ["cat", "dog", ""]),
+        ("\ufeffcat,dog", ["cat", "dog"]),
+        ("cafe\u0301,dog", ["caf\u00e9", "dog"]),
+        ('""', [""]),
+    ],
+)
+def test_labels_of_a_command_line(text, labels):
+    assert split_labels(text) == labels
+
+
+@pytest.mark.parametrize("text", ['"red, round apple', 'cat, "dog', '"a" b, c'])
+def test_a_quote_that_is_not_closed(text):
+    with pytest.raises(dz.InputError, match="A quote is opened and not closed"):
+        split_labels(text)
+
+
+@pytest.mark.parametrize("text", ["cat,dog;fox", "cat,\tdog,a;b", "cat，dog；fox"])
+def test_two_kinds_of_separators(text):
+    with pytest.raises(dz.InputError, match="commas and by semicolons or tabs"):
+        split_labels(text)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_every_way_to_save_words(tmp_path, encoding, ending):
+    path = tmp_path / "words.txt"
+    path.write_bytes(ending.join([*WORDS, ""]).encode(encoding))
+    assert read_words(path) == WORDS and read_names(str(path)).classes == WORDS
+    path.write_bytes(f"a photo of a {{}}{ending}{{}}{ending}".encode(encoding))
+    assert read_templates([str(path)], "x") == ["a photo of a {}", "{}"]
+
+
+def test_a_mark_of_big_endian_and_decomposed_letters(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"\xfe\xff" + "cat\nfox".encode("utf-16-be"))
+    assert read_words(path) == ["cat", "fox"]
+    path.write_text(unicodedata.normalize("NFD", "café\nthé"), encoding="utf-8")
+    assert read_words(path) == ["café", "thé"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_other_encodings_are_named_with_the_line(tmp_path, encoding):
+    path = tmp_path / "words.txt"
+    path.write_bytes("\n".join(WORDS).encode(encoding))
+    said = r"not UTF-8 \(byte 0xe9 in line 2\).*Latin-1.*'café crème'.*save the file as UTF-8"
+    for read in (read_words, read_lines, lambda p: read_names(str(p))):
+        with pytest.raises(dz.InputError, match=said):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"PK\x03\x04rest", "an Excel file"),
+        (b"\x89PNG\r\n", "a PNG image"),
+        (b"%PDF-1.4", "a PDF"),
+        (b"\xff\xfea", "damaged UTF-16"),
+        (b"cat\0dog\nfox", r"control character U\+0000"),
+        (b"cat\x07", r"control character U\+0007"),
+    ],
+)
+def test_what_is_no_text(tmp_path, raw, said):
+    (tmp_path / "words.txt").write_bytes(raw)
+    with pytest.raises(dz.InputError, match=said):
+        read_words(tmp_path / "words.txt")
+
+
+def test_what_is_not_there(tmp_path):
+    for path in (tmp_path / "no.txt", tmp_path):
+        with pytest.raises(dz.InputError, match="cannot be read"):
+            read_words(path)
+        with pytest.raises(dz.InputError, match="neither a readable file of class names"):
+            read_names(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cat,dog,fox\n", ["cat", "dog", "fox"]),
+        ("cat;dog;fox", ["cat", "dog", "fox"]),
+        ("猫，犬", ["猫", "犬"]),
+        ('"red, round apple",pear', ["red, round apple", "pear"]),
+        ("label\ncat\ndog\n", ["cat", "dog"]),
+        ("Class_Name\ncat\ndog\n", ["cat", "dog"]),
+        ("cat;\ndog;\n", ["cat", "dog"]),
+        ("cat,\r\ndog,\r\n", ["cat", "dog"]),
+        (
+            "tench, Tinca tinca\ngoldfish, Carassius\n",
+            ["tench, Tinca tinca", "goldfish, Carassius"],
+        ),
+        ('"a,b"\ncat\n', ["a,b", "cat"]),
+        ("1,000 steps\n10,000 steps\n", ["1,000 steps", "10,000 steps"]),
+        ("class\ndog\n", ["class", "dog"]),  # two words are too few to have a header
+        ("\n\n  cat  \n\ndog", ["cat", "dog"]),
+    ],
+)
+def test_words_one_a_line_or_all_on_one(tmp_path, text, words):
+    (tmp_path / "words.txt").write_text(text, encoding="utf-8", newline="")
+    assert read_words(tmp_path / "words.txt") == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["id,label\n0,cat\n1,dog\n", "0;cat\n1;dog\n", "0\tcat\n1\tdog", "cat,dog\nfox,wolf\n",
+     "猫，犬\n狐，狼\n", "0, cat\n1, dog\n", "cat, 0\ndog, 1\n"],
+)  # fmt: skip
+def test_a_table_instead_of_words(tmp_path, text):
+    (tmp_path / "words.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(dz.InputError, match="looks like several values"):
+        read_words(tmp_path / "words.txt")
+
+
+def test_the_command_line_reads_both(monkeypatch, capsys, tmp_path):
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "a.png")
+    (tmp_path / "words.txt").write_text("\ufeffsneaker\nbag\n", encoding="utf-8")
+    for given in (["--labels-file", tmp_path / "words.txt"], ["--labels", '"sneaker"，bag']):
+        assert run(monkeypatch, "classify", tmp_path / "a.png", "--model", "tiny-clip", "--json",
+                   *given) == 0  # fmt: skip
+        assert list(json.loads(capsys.readouterr().out)["scores"]) == ["sneaker", "bag"]
+
+
+# -- CSV ---------------------------------------------------------------------------------------
+
+
+def pictures(folder):
+    for name in ("a", "b", "c, d"):
+        Image.new("RGB", (8, 8), (len(name), 0, 0)).save(folder / f"{name}.png")
+
+
+ROWS = [("image", "label"), ("a.png", "cat"), ("b.png", "dog")]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("separator", [",", ";", "\t", "，", "；", "|"])
+def test_every_way_to_save_a_csv(tmp_path, encoding, separator):
+    pictures(tmp_path)
+    text = "\r\n".join(separator.join(row) for row in ROWS)
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+    found = open_data(str(tmp_path / "x.csv"))
+    assert found.classes == ["cat", "dog"] and [e.id for e in found.examples] == ["a.png", "b.png"]
+    assert all(found.read(e) for e in found.examples)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ('image,label\n"c, d.png","red, round"\na.png,"x ""y"""\n', ["red, round", 'x "y"']),
+        ("sep=;\nimage;label\na.png;cat, big\nb.png;dog\n", ["cat, big", "dog"]),
+        ("Image , Label\na.png, cat\nb.png,dog\n", ["cat", "dog"]),
+        ("id;filename;class;note\n1;a.png;cat;x,y\n2;b.png;dog;\n", ["cat", "dog"]),
+        ("image,label\n\na.png,cat\n\nb.png,dog\n\n", ["cat", "dog"]),
+        ("image,label\na.png,0.0\nb.png,1.0\nb.png,10.0\n", ["0", "1", "10"]),
+        ("image,label\na.png,0.5\nb.png,1.0\n", ["0.5", "1.0"]),
+        ("image,label\na.png,007\nb.png,08\n", ["007", "08"]),
+        ("image,label\na.png,cafe\u0301\nb.png,caf\u00e9\na.png,tea\n", ["café", "café", "tea"]),
+    ],
+)
+def test_cells_of_a_csv(tmp_path, text, labels):
+    pictures(tmp_path)
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8", newline="")
+    found = open_data(str(tmp_path / "x.csv"))
+    assert [e.label for e in found.examples] == labels
+    assert all(found.read(e) for e in found.examples)
+
+
+def test_a_row_with_too_many_or_too_few_cells(tmp_path):
+    pictures(tmp_path)
+    text = "image,label\na.png,cat, big\nb.png\nb.png,dog\na.png,cat,\n"
+    (tmp_path / "x.csv").write_text(text)
+    found = open_data(str(tmp_path / "x.csv")).examples
+    assert "3 cells for 2 columns" in found[0].problem and "has no label" in found[1].problem
+    assert [e.problem for e in found[2:]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "is empty"),
+        (b"a.png,cat\nb.png,dog\n", "needs a column image or img; has a.png, cat"),
+        ("image,label\na.png,café\n".encode("latin-1"), "not UTF-8 .byte 0xe9 in line 2"),
+        (b"image,label\n", "holds no images"),
+        (b"PK\x03\x04", "an Excel file"),
+        (b'image,label\na.png,"cat\nb.png,dog\n', "cannot be read as CSV .line 3: unexpected end"),
+        (b'image,label\na.png,"cat" big\nb.png,dog\n', "cannot be read as CSV .line 2"),
+        (b"image,kind\na.png,cat\n", "needs a column label or fine_label; has image, kind"),
+    ],
+)
+def test_a_csv_that_cannot_be_used(tmp_path, raw, said):
+    (tmp_path / "x.csv").write_bytes(raw)
+    with pytest.raises(dz.InputError, match=said):
+        open_data(str(tmp_path / "x.csv"))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_files_are_found_in_either_form(tmp_path, form):
+    other = "NFD" if form == "NFC" else "NFC"
+    Image.new("RGB", (8, 8)).save(tmp_path / unicodedata.normalize(form, "é.png"))
+    name = unicodedata.normalize(other, "é.png")
+    (tmp_path / "x.csv").write_text(f"image,label\n{name},cat\n{name},dog\n", encoding="utf-8")
+    found = open_data(str(tmp_path / "x.csv"))
+    assert all(found.read(e) for e in found.examples)
