@@ -1,0 +1,5 @@
+"""Where `evaluate` opens its data; see `diffzero.data`."""
+
+from ..data import open_data
+
+__all__ = ["open_data"]
