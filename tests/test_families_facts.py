@@ -729,3 +729,330 @@ def test_pixart_alpha_cannot_take_a_single_step():
     pipe = families.pixart_pipeline()
     with pytest.raises(IndexError):
         generated(pipe, steps=1, **PIXART)
+
+
+# Sana ---------------------------------------------------------------------------------------
+
+
+SANA = {
+    "height": 32,
+    "width": 32,
+    "use_resolution_binning": False,
+    "max_sequence_length": 24,
+    "complex_human_instruction": ["Given a user prompt.", "User Prompt: "],
+}
+
+
+@pytest.fixture(scope="module")
+def sana():
+    return families.sana_pipeline(instruction=SANA["complex_human_instruction"])
+
+
+def gemma_states(pipe, texts, window, layer=-1):
+    ids, mask = padded(pipe.tokenizer, texts, window)
+    with torch.no_grad():
+        out = pipe.text_encoder(ids, attention_mask=mask, output_hidden_states=True)
+    return out.hidden_states[layer], mask
+
+
+def test_sana_condition(sana):
+    """The instruction is read and cut away but for its last token; none before a negative."""
+    calls, _ = generated(sana, guidance_scale=3.0, **SANA)
+    window, before = 24, "Given a user prompt.\nUser Prompt: "
+    skipped = len(sana.tokenizer(before).input_ids) - 2
+    states, mask = gemma_states(sana, [before + p for p in PROMPTS], skipped + window)
+    kept = [0, *range(skipped + 1, skipped + window)]
+    empty, bare = gemma_states(sana, ["", ""], window)
+    assert sana.tokenizer.padding_side == "right"  # the pipeline sets it; Gemma's is left
+    near(calls[0]["encoder_hidden_states"], torch.cat([empty, states[:, kept]]))
+    assert calls[0]["encoder_attention_mask"].equal(torch.cat([bare, mask[:, kept]]))
+
+
+def test_sana_time_and_step(sana):
+    """The pipeline's time is 1000 sigma cut to a whole number; sigma itself is not cut."""
+    calls, end = generated(sana, guidance_scale=3.0, steps=3, **SANA)
+    sigmas = sana.scheduler.sigmas
+    times = [float(call["timestep"][0]) for call in calls]
+    assert times == [int(1000 * float(s)) for s in sigmas[:-1]]
+    assert abs(times[1] - 1000 * float(sigmas[1])) > 0.1
+    flow = guided(*calls[0]["out"].chunk(2), 3.0)
+    x = calls[0]["hidden_states"][:2]
+    x_0, eps = x - sigmas[0] * flow, x + (1 - sigmas[0]) * flow
+    near((1 - sigmas[1]) * x_0 + sigmas[1] * eps, calls[1]["hidden_states"][:2], 1e-4)
+    flow = guided(*calls[-1]["out"].chunk(2), 3.0)
+    near(calls[-1]["hidden_states"][:2] - sigmas[-2] * flow, end, 1e-4)
+
+
+def test_sana_time_is_scaled_by_the_networks_config():
+    pipe = families.sana_pipeline(0.5, SANA["complex_human_instruction"])
+    calls, _ = generated(pipe, **SANA)
+    assert float(calls[0]["timestep"][0]) == 0.5 * int(1000 * float(pipe.scheduler.sigmas[0]))
+
+
+def test_sana_codec(sana):
+    """Deterministic: `latent`, no distribution; a scale and no shift."""
+    with torch.no_grad():
+        encoded = sana.vae.encode(images(side=32))
+        assert encoded.latent.shape == (1, 4, 8, 8)
+        assert not hasattr(encoded, "latent_dist")
+    _, end = generated(sana, [SHORT], **SANA)
+    _, pixels = generated(sana, [SHORT], output_type="pt", **SANA)
+    with torch.no_grad():
+        near(pixels, (sana.vae.decode(end / 0.41407).sample / 2 + 0.5).clamp(0, 1))
+
+
+def test_sana_mixed_times_and_lengths(sana):
+    calls, _ = generated(sana, guidance_scale=3.0, **SANA)
+    call = calls[0] | {"timestep": torch.tensor([3.0, 250.25, 752.0, 1000.0])}
+    rows = {"hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"}
+    with torch.no_grad():
+        both = sana.transformer(**{k: v for k, v in call.items() if k != "out"})[0]
+    for one, row in zip(alone(sana.transformer, call, 4, rows), both, strict=True):
+        near(one, row)
+
+
+# Lumina 2 -----------------------------------------------------------------------------------
+
+
+LUMINA = {"height": 64, "width": 64, "max_sequence_length": 120}
+
+
+@pytest.fixture(scope="module")
+def lumina2():
+    return families.lumina2_pipeline()
+
+
+def test_lumina2_condition(lumina2):
+    """Last states but one under a mask; the system prompt precedes prompts, not negatives."""
+    calls, _ = generated(lumina2, guidance_scale=3.0, **LUMINA)
+    given, without = calls[:2]
+    before = f"{lumina2.system_prompt} <Prompt Start> "
+    states, mask = gemma_states(lumina2, [before + p for p in PROMPTS], 120, -2)
+    near(given["encoder_hidden_states"], states)
+    assert given["encoder_attention_mask"].equal(mask)
+    empty, bare = gemma_states(lumina2, ["", ""], 120, -2)
+    near(without["encoder_hidden_states"], empty)
+    assert without["encoder_attention_mask"].equal(bare)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_lumina2_time_sign_and_step(lumina2, normalised):
+    """Time is 1 - sigma, not times 1000, the output x_0 - eps; guidance is rescaled by rows."""
+    calls, end = generated(lumina2, guidance_scale=3.0, cfg_normalization=normalised, **LUMINA)
+    given, without = calls[2:]
+    sigma = 1 - given["timestep"][0]
+    near(given["timestep"], without["timestep"])
+    toward = guided(without["out"], given["out"], 3.0)
+    if normalised:  # over the width of the image alone
+        toward *= given["out"].norm(dim=-1, keepdim=True) / toward.norm(dim=-1, keepdim=True)
+    near(given["hidden_states"] + sigma * toward, end)
+    embed = lumina2.transformer.time_caption_embed.time_proj
+    with watching(embed) as seen, torch.no_grad():
+        lumina2.transformer(**{k: v for k, v in given.items() if k != "out"})
+    near(seen[0]["timesteps"], given["timestep"])
+
+
+def test_lumina2_codec(lumina2):
+    """Shift and scale; the pipeline takes the factor for 8 whatever the VAE's."""
+    assert lumina2.vae_scale_factor == 8
+    config = lumina2.vae.config
+    _, end = generated(lumina2, [SHORT], **LUMINA)
+    _, pixels = generated(lumina2, [SHORT], output_type="pt", **LUMINA)
+    with torch.no_grad():
+        z = end / config.scaling_factor + config.shift_factor
+        near(pixels, (lumina2.vae.decode(z).sample / 2 + 0.5).clamp(0, 1))
+
+
+def test_lumina2_mixed_times_and_lengths(lumina2):
+    calls, _ = generated(lumina2, **LUMINA)
+    call = calls[0] | {"timestep": torch.tensor([0.25, 0.9])}
+    rows = {"hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask"}
+    assert call["encoder_attention_mask"].sum(1).unique().numel() == 2
+    with torch.no_grad():
+        both = lumina2.transformer(**{k: v for k, v in call.items() if k != "out"})[0]
+    for one, row in zip(alone(lumina2.transformer, call, 2, rows), both, strict=True):
+        near(one, row)
+
+
+# Z-Image ------------------------------------------------------------------------------------
+
+
+Z_IMAGE = {"max_sequence_length": 64}
+
+
+@pytest.fixture(scope="module")
+def z_image():
+    return families.z_image_pipeline()
+
+
+def z_states(pipe, texts):
+    """States of each text's own tokens, of different lengths."""
+    chats = [
+        pipe.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=True,
+        )
+        for text in texts
+    ]
+    states, mask = gemma_states(pipe, chats, 64, -2)
+    return [rows[on.bool()] for rows, on in zip(states, mask, strict=True)]
+
+
+def test_z_image_condition(z_image):
+    """Lists, one tensor a row and no padding; prompts first, the empty one after them."""
+    calls, _ = generated(z_image, list(PROMPTS), guidance_scale=3.0, **Z_IMAGE)
+    for found, own in zip(
+        calls[0]["cap_feats"], z_states(z_image, [*PROMPTS, "", ""]), strict=True
+    ):
+        near(found, own)
+    assert [x.shape for x in calls[0]["x"]] == [(4, 1, 8, 8)] * 4
+
+
+def test_z_image_changes_the_callers_prompts(z_image):
+    prompts = [SHORT]
+    generated(z_image, prompts, guidance_scale=0.0, **Z_IMAGE)
+    assert prompts != [SHORT]
+
+
+def test_z_image_time_sign_and_step(z_image):
+    """Time is 1 - sigma, the output x_0 - eps, and guidance g here is 1 + g elsewhere."""
+    calls, end = generated(z_image, [SHORT], guidance_scale=3.0, **Z_IMAGE)
+    last = calls[-1]
+    sigma = 1 - last["t"][0]
+    assert last["t"].dtype == torch.float32
+    given, without = (x.squeeze(1) for x in last["out"])
+    toward = guided(without, given, 1 + 3.0)
+    near((last["x"][0].squeeze(1) + sigma * toward)[None], end)
+    calls, end = generated(z_image, [SHORT], guidance_scale=0.0, **Z_IMAGE)
+    last = calls[-1]
+    assert len(last["x"]) == 1
+    near((last["x"][0] + sigma * last["out"][0]).squeeze(1)[None], end)
+
+
+def test_z_image_codec(z_image):
+    from diffusers import ZImageImg2ImgPipeline
+
+    pipe, config = ZImageImg2ImgPipeline(**z_image.components), z_image.vae.config
+    pipe.scheduler.set_timesteps(4)
+    g = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        z = pipe.vae.encode(images()).latent_dist.mode()
+        found = (
+            pipe.prepare_latents(
+                images(), torch.tensor([0.0]), 1, 4, 16, 16, torch.float32, "cpu", g, None
+            )
+            if False
+            else None
+        )
+    assert found is None
+    _, end = generated(z_image, [SHORT], guidance_scale=0.0, **Z_IMAGE)
+    _, pixels = generated(z_image, [SHORT], guidance_scale=0.0, output_type="pt", **Z_IMAGE)
+    with torch.no_grad():
+        z = end / config.scaling_factor + config.shift_factor
+        near(pixels, (pipe.vae.decode(z).sample / 2 + 0.5).clamp(0, 1))
+
+
+def test_z_image_mixed_times_and_lengths(z_image):
+    """Captions of different multiples of 32 tokens are masked, and do not reach one another."""
+    network = z_image.transformer
+    captions = [noise(n, 16, seed=n) for n in (9, 40)]
+    x, t = list(noise(2, 4, 1, 8, 8)), torch.tensor([0.25, 0.9])
+    with torch.no_grad():
+        both = network(x, t, captions).sample
+        for i in range(2):
+            near(network([x[i]], t[i : i + 1], [captions[i]]).sample[0], both[i])
+
+
+# Flux.2 -------------------------------------------------------------------------------------
+
+
+FLUX2 = {"max_sequence_length": 40}
+
+
+def patched(z):
+    """`[b, c, h, w]` to `[b, 4 c, h/2, w/2]`, a channel's 2x2 patch together."""
+    b, c, h, w = z.shape
+    z = z.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4)
+    return z.reshape(b, 4 * c, h // 2, w // 2)
+
+
+@pytest.fixture(scope="module")
+def flux2():
+    return families.flux2_pipeline()
+
+
+def test_flux2_condition(flux2):
+    """Three of the encoder's layers side by side, read under a mask that the network lacks."""
+    calls, _ = generated(flux2, guidance_scale=3.0, **FLUX2)
+    given, without = calls[:2]
+    for call, texts in ((given, PROMPTS), (without, ["", ""])):
+        chats = [
+            flux2.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
+            for text in texts
+        ]
+        ids, mask = padded(flux2.tokenizer, chats, 40)
+        with torch.no_grad():
+            hidden = flux2.text_encoder(
+                ids, attention_mask=mask, output_hidden_states=True
+            ).hidden_states
+        near(call["encoder_hidden_states"], torch.cat([hidden[k] for k in (9, 18, 27)], -1))
+        assert call["guidance"] is None
+    near(given["txt_ids"], torch.tensor([[0, 0, 0, i] for i in range(40)]).repeat(2, 1, 1))
+    places = torch.tensor([[0, i, j, 0] for i in range(4) for j in range(4)])
+    near(given["img_ids"], places.repeat(2, 1, 1))
+    near(given["hidden_states"], noise(2, 16, 4, 4).flatten(2).transpose(1, 2))
+
+
+def test_flux2_time_and_step(flux2):
+    calls, _ = generated(flux2, guidance_scale=3.0, **FLUX2)
+    (given, without), (after, _) = calls[:2], calls[2:]
+    near(given["timestep"], torch.ones(2))
+    flow = guided(without["out"], given["out"], 3.0)
+    later = after["timestep"][0]
+    near(given["hidden_states"] + (later - 1) * flow, after["hidden_states"])
+
+
+def test_flux2_distilled_has_no_unconditional_branch():
+    """Only model_index.json tells the distilled one."""
+    pipe = families.flux2_pipeline(distilled=True)
+    assert pipe.config.is_distilled
+    assert len(generated(pipe, guidance_scale=3.0, **FLUX2)[0]) == 2
+
+
+def test_flux2_codec(flux2):
+    """Patches of latents, normalised by the running statistics of a batch norm."""
+    bn = flux2.vae.bn
+    mean = bn.running_mean.view(1, -1, 1, 1)
+    std = (bn.running_var + flux2.vae.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
+    with torch.no_grad():
+        z = flux2.vae.encode(images()).latent_dist.mode()
+        near(flux2._encode_vae_image(images(), None), (patched(z) - mean) / std)
+    calls, z = generated(flux2, [SHORT], guidance_scale=1.0, steps=1, **FLUX2)
+    end = (calls[0]["hidden_states"] - calls[0]["out"]).transpose(1, 2).unflatten(2, (4, 4))
+    near(patched(z), end * std + mean)  # `output_type="latent"` is already unpatched
+    _, pixels = generated(flux2, [SHORT], guidance_scale=1.0, steps=1, output_type="pt", **FLUX2)
+    with torch.no_grad():
+        near(pixels, (flux2.vae.decode(z).sample / 2 + 0.5).clamp(0, 1))
+
+
+def test_flux2_mixed_times_and_guidance():
+    network = families.flux2_transformer()
+    x, states = noise(2, 16, 16), noise(2, 40, 24, seed=1)
+    places = torch.tensor([[0, i, j, 0] for i in range(4) for j in range(4)])
+    words = torch.tensor([[0, 0, 0, i] for i in range(40)])
+    t, g = torch.tensor([0.3, 0.9]), torch.tensor([1.0, 4.0])
+
+    def answer(rows):
+        with torch.no_grad():
+            return network(x[rows], states[rows], t[rows], places, words, g[rows]).sample
+
+    both = answer(slice(0, 2))
+    for i in range(2):
+        near(answer(slice(i, i + 1))[0], both[i])
