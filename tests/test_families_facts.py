@@ -96,6 +96,7 @@ def t5_states(tokens, encoder, texts, window=families.T5_WINDOW, masked=False):
 
 
 def guided(without, given, scale):
+    assert (given - without).abs().max() > 1e-4  # or their order would not matter
     return without + scale * (given - without)
 
 
@@ -936,22 +937,19 @@ def test_z_image_codec(z_image):
 
     pipe, config = ZImageImg2ImgPipeline(**z_image.components), z_image.vae.config
     pipe.scheduler.set_timesteps(4)
+    sigma, t = pipe.scheduler.sigmas[2], pipe.scheduler.timesteps[2:3]
     g = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        z = pipe.vae.encode(images()).latent_dist.mode()
-        found = (
-            pipe.prepare_latents(
-                images(), torch.tensor([0.0]), 1, 4, 16, 16, torch.float32, "cpu", g, None
-            )
-            if False
-            else None
-        )
-    assert found is None
+        found = pipe.prepare_latents(images(), t, 1, 4, 16, 16, torch.float32, "cpu", g)
+        g.manual_seed(3)
+        z = pipe.vae.encode(images()).latent_dist.sample(g)
+    x_0, eps = (z - config.shift_factor) * config.scaling_factor, torch.randn(z.shape, generator=g)
+    near(found, (1 - sigma) * x_0 + sigma * eps)
     _, end = generated(z_image, [SHORT], guidance_scale=0.0, **Z_IMAGE)
     _, pixels = generated(z_image, [SHORT], guidance_scale=0.0, output_type="pt", **Z_IMAGE)
     with torch.no_grad():
         z = end / config.scaling_factor + config.shift_factor
-        near(pixels, (pipe.vae.decode(z).sample / 2 + 0.5).clamp(0, 1))
+        near(pixels, (z_image.vae.decode(z).sample / 2 + 0.5).clamp(0, 1))
 
 
 def test_z_image_mixed_times_and_lengths(z_image):
@@ -1056,3 +1054,283 @@ def test_flux2_mixed_times_and_guidance():
     both = answer(slice(0, 2))
     for i in range(2):
         near(answer(slice(i, i + 1))[0], both[i])
+
+
+# Half precision -----------------------------------------------------------------------------
+
+
+def seen_times(network, embed, call):
+    """What the sinusoids of time read when the network is in bfloat16 and time is not."""
+    with watching(embed) as seen, torch.no_grad():
+        network.to(torch.bfloat16)(**call)
+    return next(iter(seen[0].values()))
+
+
+def half(*shape):
+    return noise(*shape).to(torch.bfloat16)
+
+
+def time_readers():
+    """Family, network, the module that reads time, and a call at 750.3 of 1000."""
+    t, mask = torch.tensor([750.3]), torch.ones(1, 8, dtype=torch.int64)
+    x = half(1, 4, 8, 8)
+    unet = families.sdxl_pipeline().unet
+    more = {"text_embeds": half(1, 24), "time_ids": torch.zeros(1, 6)}
+    call = {"sample": x, "timestep": t, "encoder_hidden_states": half(1, 8, 40)}
+    yield "sdxl", unet, unet.time_proj, call | {"added_cond_kwargs": more}
+    sd3 = families.sd3_pipeline().transformer
+    call = {"encoder_hidden_states": half(1, 8, 48), "pooled_projections": half(1, 40)}
+    call |= {"hidden_states": x, "timestep": t}
+    yield "sd3", sd3, sd3.time_text_embed.time_proj, call
+    dit = families.dit_pipeline(3).transformer
+    call = {"hidden_states": x, "timestep": t, "class_labels": torch.tensor([1])}
+    yield "dit", dit, dit.transformer_blocks[0].norm1.emb.time_proj, call
+    pixart = families.pixart_pipeline().transformer
+    call = {"encoder_hidden_states": half(1, 8, 32), "encoder_attention_mask": mask}
+    call |= {"hidden_states": x, "timestep": t}
+    call |= {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
+    yield "pixart", pixart, pixart.adaln_single.emb.time_proj, call
+    sana = families.sana_pipeline().transformer
+    call = {"encoder_hidden_states": half(1, 8, 16), "encoder_attention_mask": mask}
+    yield "sana", sana, sana.time_embed.emb.time_proj, call | {"hidden_states": x, "timestep": t}
+    lumina = families.lumina2_pipeline().transformer
+    call |= {"hidden_states": x, "timestep": t}
+    yield "lumina2", lumina, lumina.time_caption_embed.time_proj, call
+    z_image = families.z_image_pipeline().transformer
+    call = {"x": [half(4, 1, 8, 8)], "t": t / 1000, "cap_feats": [half(8, 16)]}
+    yield "z-image", z_image, z_image.t_embedder, call
+
+
+def test_time_stays_float32_in_half_precision():
+    """Given float32, these read float32: only the sinusoids are rounded, not the time."""
+    found = {name: seen_times(*rest) for name, *rest in time_readers()}
+    assert len(found) == 7
+    for times in found.values():
+        near(times, torch.tensor([750.3]), 1e-4)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_flux_rounds_time_and_guidance(second):
+    """Flux multiplies by 1000 after its cast: the time it reads is a function of the cast one."""
+    call = {"hidden_states": half(1, 16, 16), "timestep": torch.tensor([0.7503])}
+    call["guidance"] = torch.tensor([3.5])
+    if second:
+        network = families.flux2_transformer()
+        embed = network.time_guidance_embed.time_proj
+        call |= {"img_ids": torch.zeros(16, 4), "txt_ids": torch.zeros(8, 4)}
+        call |= {"encoder_hidden_states": half(1, 8, 24)}
+    else:
+        network = families.flux_pipeline().transformer
+        embed = network.time_text_embed.time_proj
+        call |= {"img_ids": torch.zeros(16, 3), "txt_ids": torch.zeros(8, 3)}
+        call |= {"encoder_hidden_states": half(1, 8, 32), "pooled_projections": half(1, 16)}
+    with watching(embed) as seen, torch.no_grad():
+        network.to(torch.bfloat16)(**call)
+    time, guidance = (next(iter(s.values())).float() for s in seen)
+    assert time.tolist() == [752.0]
+    assert guidance.tolist() == [3504.0]
+    read = (torch.tensor([0.7503]).to(torch.bfloat16) * 1000).float() / 1000
+    near(time, 1000 * read, 1e-4)  # noise with `read`, and both agree
+
+
+# Attention ----------------------------------------------------------------------------------
+
+
+def heads(attn, projected, norm):
+    """`[b, n, heads, d]`, normalised where the checkpoint does."""
+    split = projected.unflatten(-1, (attn.heads, -1))
+    return split if norm is None else norm(split)
+
+
+def joint_probabilities(attn, call, text_first):
+    """Attention of every token to every token, `[b, heads, n, n]`, and the values `[b, n, ...]`.
+
+    From what a forward hook with keyword arguments sees: nothing is patched.
+    """
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    x, text = call["hidden_states"], call.get("encoder_hidden_states")
+    q, k = heads(attn, attn.to_q(x), attn.norm_q), heads(attn, attn.to_k(x), attn.norm_k)
+    v = heads(attn, attn.to_v(x), None)
+    if text is not None:
+        own = (
+            heads(attn, attn.add_q_proj(text), attn.norm_added_q),
+            heads(attn, attn.add_k_proj(text), attn.norm_added_k),
+            heads(attn, attn.add_v_proj(text), None),
+        )
+        pairs = zip(own, (q, k, v), strict=True)
+        q, k, v = (torch.cat([a, b] if text_first else [b, a], 1) for a, b in pairs)
+    places = call.get("image_rotary_emb")
+    if places is not None:
+        q, k = (apply_rotary_emb(z, places, sequence_dim=1) for z in (q, k))
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5
+    return scores.softmax(-1), v
+
+
+def mixed_values(probabilities, values):
+    return torch.einsum("bhqk,bkhd->bqhd", probabilities, values).flatten(2)
+
+
+def attention_calls(pipe, name, **options):
+    module = pipe.transformer.get_submodule(name)
+    with watching(module) as calls:
+        generated(pipe, steps=1, **options)
+    call = calls[0]
+    return module, call | call.pop("kwargs", {}) | call.pop("cross_attention_kwargs", {})
+
+
+def test_sd3_joint_attention_puts_the_image_first(sd3):
+    attn, call = attention_calls(
+        sd3, "transformer_blocks.0.attn", max_sequence_length=families.T5_WINDOW
+    )
+    with torch.no_grad():
+        probabilities, values = joint_probabilities(attn, call, text_first=False)
+        n = call["hidden_states"].shape[1]
+        assert n == 16
+        assert probabilities.shape[-1] == n + families.CLIP_WINDOW + families.T5_WINDOW
+        image = mixed_values(probabilities, values)[:, :n]
+        near(attn.to_out[0](image), call["out"])
+    assert sd3.transformer.transformer_blocks[0].attn2.add_k_proj is None  # image alone
+
+
+def test_flux_joint_attention_puts_the_text_first(flux):
+    attn, call = attention_calls(flux, "transformer_blocks.0.attn", **FLUX)
+    with torch.no_grad():
+        probabilities, values = joint_probabilities(attn, call, text_first=True)
+        image = mixed_values(probabilities, values)[:, families.T5_WINDOW :]
+        near(attn.to_out[0](image), call["out"])
+    attn, call = attention_calls(flux, "single_transformer_blocks.0.attn", **FLUX)
+    assert call["hidden_states"].shape[1] == families.T5_WINDOW + 16  # one stream, text first
+    with torch.no_grad():
+        near(mixed_values(*joint_probabilities(attn, call, text_first=True)), call["out"])
+
+
+@pytest.mark.parametrize("name", ["pixart", "sana"])
+def test_cross_attention_is_masked(name, request):
+    """`attn2` of every block has the text for keys, -10,000 on its padding."""
+    pipe = request.getfixturevalue("alpha_pixart" if name == "pixart" else name)
+    options = PIXART | {"steps": 2} if name == "pixart" else SANA
+    attn = pipe.transformer.transformer_blocks[0].attn2
+    with watching(attn) as calls:
+        generated(pipe, guidance_scale=1.0, **options)
+    call = calls[0]
+    text, mask = call["encoder_hidden_states"], call["attention_mask"]
+    with torch.no_grad():
+        q = heads(attn, attn.to_q(call["hidden_states"]), None)
+        k, v = (heads(attn, f(text), None) for f in (attn.to_k, attn.to_v))
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5 + mask[:, None]
+        probabilities = scores.softmax(-1)
+        near(attn.to_out[0](mixed_values(probabilities, v)), call["out"])
+    assert mask.shape == (2, 1, 24)
+    assert mask.unique().tolist() == [-10000.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def alpha_pixart():
+    return families.pixart_pipeline()
+
+
+# Siblings -----------------------------------------------------------------------------------
+
+
+def test_pipelines_of_the_same_parts():
+    """The parts of a family serve its other pipelines; some families have no other."""
+    from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
+    def siblings(pipe):
+        for auto in (AutoPipelineForImage2Image, AutoPipelineForInpainting):
+            try:
+                yield type(auto.from_pipe(pipe)).__name__
+            except ValueError:
+                yield None
+
+    for pipe, expected in (
+        (
+            families.sdxl_pipeline(),
+            ["StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"],
+        ),
+        (
+            families.sd3_pipeline(),
+            ["StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"],
+        ),
+        (families.flux_pipeline(), ["FluxImg2ImgPipeline", "FluxInpaintPipeline"]),
+        (families.z_image_pipeline(), ["ZImageImg2ImgPipeline", "ZImageInpaintPipeline"]),
+        (families.flux2_pipeline(), ["Flux2KleinPipeline", None]),
+        (families.pixart_pipeline(), [None, None]),
+        (families.sana_pipeline(), [None, None]),
+        (families.lumina2_pipeline(), [None, None]),
+        (families.dit_pipeline(3), [None, None]),
+    ):
+        assert list(siblings(pipe)) == expected
+
+
+# Text encoders ------------------------------------------------------------------------------
+
+
+def encoders():
+    sd3, z_image = families.sd3_pipeline(), families.z_image_pipeline()
+    yield "clip", sd3.text_encoder, sd3.tokenizer
+    yield "t5", sd3.text_encoder_3, sd3.tokenizer_3
+    sana = families.sana_pipeline()
+    yield "gemma", sana.text_encoder, sana.tokenizer
+    yield "qwen", z_image.text_encoder, z_image.tokenizer
+
+
+def test_tokens_vectors_are_replaced_by_a_hook():
+    """Every encoder reads the embedding that it names, T5 perhaps a twin inside its stack, and a
+    hook on it serves textual inversion, with gradients."""
+    for name, encoder, tokens in encoders():
+        embedding = encoder.get_input_embeddings()
+        read = encoder.encoder.embed_tokens if name == "t5" else embedding
+        assert read.weight is embedding.weight, name
+        ids = tokens([LONG], return_tensors="pt").input_ids
+        vector = read(torch.tensor(5)).detach().clone().requires_grad_()
+        place = torch.arange(ids.shape[1]) == 3
+
+        def put(module, inputs, out, place=place, vector=vector):
+            return torch.where(place[:, None], vector, out)
+
+        handle = read.register_forward_hook(put)
+        states = encoder(ids, output_hidden_states=True).hidden_states[-2]
+        handle.remove()
+        other = torch.where(place, 5, ids)
+        plain = encoder(other, output_hidden_states=True).hidden_states[-2]
+        near(states, plain)
+        states.square().sum().backward()
+        assert vector.grad.abs().max() > 0, name
+        assert vector.equal(read.weight[5]) == (name != "gemma")  # which scales its vectors
+
+
+def test_encoders_states_last_but_one_have_no_final_norm():
+    """`hidden_states[-2]` is what the last block reads; where the last one stands is another
+    matter, so adapters take it by that name and never count from the end of a norm."""
+    pipe = families.sd3_pipeline()
+    ids, _ = padded(pipe.tokenizer, [SHORT], families.CLIP_WINDOW)
+    layers = [m for m in pipe.text_encoder.modules() if type(m).__name__ == "CLIPEncoderLayer"]
+    with watching(layers[1]) as calls, torch.no_grad():
+        out = pipe.text_encoder(ids, output_hidden_states=True)
+    assert len(out.hidden_states) == len(layers) + 1 == 4
+    near(out.hidden_states[-2], calls[0]["out"])
+
+
+def test_masks_do_not_mix(alpha_pixart):
+    """Half a mask is a mask of zero; prompts are mixed side by side, with a bias of log w."""
+    network = alpha_pixart.transformer
+    ids, mask = padded(alpha_pixart.tokenizer, PROMPTS, families.T5_WINDOW)
+    x, t = noise(1, 4, 8, 8), torch.tensor([500.0])
+    rest = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
+    with torch.no_grad():
+        states = alpha_pixart.text_encoder(ids, attention_mask=mask)[0]
+
+        def answer(text, on):
+            return network(x, text, t, encoder_attention_mask=on, **rest).sample
+
+        longer = mask[1:].float()
+        cut = torch.where(mask[:1].bool(), longer, 0.5 * longer)
+        near(answer(states[1:], cut), answer(states[1:], longer * mask[:1]))
+        beside = states.flatten(0, 1)[None]
+        for i in range(2):
+            weights = torch.full((2, 1), -10000.0)
+            weights[i] = 0
+            bias = (weights + (1 - mask.float()) * -10000).view(1, 1, -1)
+            near(answer(beside, bias), answer(states[i : i + 1], mask[i : i + 1]))
