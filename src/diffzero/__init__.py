@@ -30,6 +30,8 @@ _HOME = {
     "Shortlist": "methods.compose",
     "Blend": "methods.compose",
     "HandOver": "methods.compose",
+    "explain": "methods.explain",
+    "Explanation": "methods.explain",
     "Classifier": "classifier",
     "Scores": "classifier",
     "Backbone": "models.backbone",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from .methods.compose import Blend, HandOver, Shortlist
     from .methods.cross_attention import CrossAttention
     from .methods.elbo import ELBO
+    from .methods.explain import Explanation, explain
     from .methods.latent_knn import LatentKNN
     from .methods.likelihood import Likelihood
     from .methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote

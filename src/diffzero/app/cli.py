@@ -18,13 +18,14 @@ from .classify import classify
 from .console import abandon_output, note, prepare, say
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
 from .lists import methods, models
 from .reproduce import reproduce
 from .runs import calibrate, report, rescore
 from .train import scenes, train
 
 COMMANDS = (
-    *(classify, demo, evaluate, report, rescore, calibrate),
+    *(classify, explain, demo, evaluate, report, rescore, calibrate),
     *(reproduce, train, scenes, models, methods),
 )
 FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -24,7 +24,7 @@ Everything derives from (seed, split, row): a longer set begins with the shorter
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -421,6 +421,22 @@ def render(scene: Scene, size: int) -> np.ndarray:
             box = [(thing.x - r) * fine, (thing.y - r) * fine]
             draw.ellipse([*box, (thing.x + r) * fine, (thing.y + r) * fine], fill=(250, 250, 250))
     return np.asarray(image.reduce(SUPERSAMPLING))
+
+
+def coverage(scene: Scene, place: int, size: int) -> np.ndarray:
+    """How much of each pixel one thing of a scene covers, float64 `[size, size]` in [0, 1].
+
+    Args:
+        scene: With things that do not hide each other, as all tasks make them.
+        place: Of the thing in `scene.things`.
+        size: Side in pixels.
+    """
+    shape = replace(scene.things[place], dot=False)
+    bright, dark = (
+        render(replace(scene, things=(replace(shape, rgb=(grey,) * 3),)), size)[..., 0]
+        for grey in (255, 0)
+    )
+    return (bright - dark.astype(np.float64)) / 255
 
 
 def _outlines(thing: Thing) -> Iterator[np.ndarray]:

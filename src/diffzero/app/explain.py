@@ -1,0 +1,92 @@
+"""`diffzero explain`: a photo, and where it looks like one word rather than another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import options
+from .build import ModelChoice, read_labels
+from .console import note, progress_bar, say, say_json
+
+SHOWN = 512  # side in pixels of the photo in the picture, at most
+
+
+def explain(
+    path: Annotated[str, typer.Argument(help="One image.")],
+    labels: Annotated[
+        str | None, typer.Option(help="Two words, or more: the best two are compared.")
+    ] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="One label a line.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the picture goes, a PNG.")] = Path("why.png"),
+    template: Annotated[str | None, typer.Option(help="Prompt with {} for the label.")] = None,
+    model: options.Model = "tiny-sd",
+    settings: options.Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The map's numbers as JSON.")] = False,
+    allow_pickle: options.AllowPickle = False,
+    resolution: options.Resolution = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = None,
+) -> None:
+    """Show where the photo looks like its best word and not like the second."""
+    from ..images import fit_square, load_image
+    from ..methods.explain import explain as explained
+    from .why import picture
+
+    names = read_labels(labels, labels_file)
+    check_place(out)
+    photo = load_image(path)
+    choice = ModelChoice(
+        model, "elbo", settings, device, dtype, batch_size, allow_pickle, seed,
+        resolution=resolution,
+    )  # fmt: skip
+    classifier = choice.build(names, None if template is None else [template])
+    evals = classifier.count_evals(len(names)) + classifier.count_evals(2)
+    note(
+        f"1 image, {len(names)} labels, elbo on {classifier.backbone_.name}: {evals:,} evaluations"
+    )
+    with progress_bar(evals) as progress:
+        scores = classifier.scores([photo], progress=progress)
+        proba = classifier.probabilities(scores)[0]
+        first, second = (int(i) for i in (-proba).argsort(kind="stable")[:2])
+        found = explained(classifier, [photo], [(names[first], names[second])], progress)[0]
+    square = fit_square(
+        photo, min(SHOWN, max(classifier.backbone_.image_size, min(photo.shape[:2])))
+    )
+    picture(found, square, (float(proba[first]), float(proba[second])), out)
+    if as_json:
+        say_json(record(found, path, out, (float(proba[first]), float(proba[second]))))
+    else:
+        say(f"{path}:  {found.first} {100 * proba[first]:.1f} %   "
+            f"{found.second} {100 * proba[second]:.1f} %\npicture: {out}")  # fmt: skip
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place for the picture that cannot be one, before any work.
+
+    Raises:
+        InputError: a folder that is not there, or another kind of file.
+    """
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out takes a PNG file, such as why.png; got {out}.")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the folder {out.parent} does not exist. Create it first.")
+
+
+def record(found: Any, path: str, out: Path, proba: tuple[float, float]) -> dict[str, Any]:
+    """The explanation as JSON: the map's rows from the top."""
+    return {
+        "path": path,
+        "first": found.first,
+        "second": found.second,
+        "scores": {found.first: proba[0], found.second: proba[1]},
+        "difference": found.difference.tolist(),
+        "standard_error": found.error.tolist(),
+        "draws": found.draws,
+        "picture": str(out),
+    }

@@ -1,0 +1,81 @@
+"""The picture of `diffzero explain`: the photo, the map over it, and a colour bar."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COLOURS = "PuOr_r"  # orange for the first word, purple for the second; told apart by all eyes
+CLEAR = 2.0  # standard errors from zero at which a place counts as told
+
+
+def picture(found: Any, photo: np.ndarray, proba: tuple[float, float], out: Path) -> None:
+    """The photo, the map over a pale grey of it, and the scale.
+
+    The weaker a place speaks, the more of the photo shows through; places within two standard
+    errors of zero have no colour.
+
+    Args:
+        found: A `methods.explain.Explanation`.
+        photo: The square that the network saw, uint8 `[s, s, 3]`.
+        proba: Probabilities of the first and the second word.
+        out: PNG file.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    whole = found.resized(photo.shape[0])
+    most = float(np.abs(found.difference).max()) or 1.0
+    clear = np.abs(whole.difference) > CLEAR * whole.error
+    figure, axes = plt.subplots(
+        1, 2, figsize=(9.6, 4.9), dpi=110, facecolor="white", gridspec_kw={"wspace": 0.06}
+    )
+    figure.subplots_adjust(left=0.02, right=0.84, top=0.8, bottom=0.12)
+    axes[0].imshow(photo, interpolation="nearest" if photo.shape[0] < 128 else "auto")
+    grey = photo.mean(2)
+    axes[1].imshow(0.5 * grey + 127, cmap="gray", vmin=0, vmax=255)
+    scale = plt.cm.ScalarMappable(plt.Normalize(-most, most), COLOURS)
+    opacity = np.where(clear, np.minimum(1.0, 2 * np.abs(whole.difference) / most), 0.0)
+    axes[1].imshow(whole.difference, cmap=COLOURS, norm=scale.norm, alpha=0.85 * opacity)
+    for axis, text in zip(axes, _captions(found), strict=True):
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel(text, fontsize=9, labelpad=6)
+    bar = figure.colorbar(scale, cax=figure.add_axes((0.86, 0.12, 0.022, 0.68)))
+    ends = [textwrap.fill(_short(label, 40), 14) for label in (found.second, found.first)]
+    bar.set_ticks([-most, 0, most], labels=[ends[0], "no difference", ends[1]])
+    bar.ax.tick_params(labelsize=9, length=0)
+    figure.suptitle(_title(found, proba), x=0.02, y=0.97, ha="left", fontsize=12)
+    figure.savefig(out)
+    plt.close(figure)
+
+
+def _title(found: Any, proba: tuple[float, float]) -> str:
+    first, second = _short(found.first, 40), _short(found.second, 40)
+    return (
+        f"Orange speaks for “{first}” ({_percent(proba[0])}),\n"
+        f"purple for “{second}” ({_percent(proba[1])})"
+    )
+
+
+def _captions(found: Any) -> tuple[str, str]:
+    side = found.difference.shape[0]
+    return (
+        "the photo, as the model sees it",
+        f"where its error is smaller: {side} x {side} places, {found.draws} draws;\n"
+        "coloured beyond two standard errors",
+    )
+
+
+def _percent(p: float) -> str:
+    if p >= 0.9995:
+        return "over 99.9 %"
+    return f"{100 * p:.1f} %" if p >= 0.0005 else "under 0.1 %"
+
+
+def _short(text: str, width: int) -> str:
+    return textwrap.shorten(text, width, placeholder="…") if len(text) > width else text
