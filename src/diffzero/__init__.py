@@ -30,6 +30,7 @@ _HOME = {
     "Shortlist": "methods.compose",
     "Blend": "methods.compose",
     "HandOver": "methods.compose",
+    "OpenSet": "methods.open_set",
     "explain": "methods.explain",
     "Explanation": "methods.explain",
     "Classifier": "classifier",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from .methods.latent_knn import LatentKNN
     from .methods.likelihood import Likelihood
     from .methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote
+    from .methods.open_set import OpenSet
     from .methods.textual_inversion import TextualInversion
     from .methods.weighted import Weighted
     from .models.backbone import Backbone

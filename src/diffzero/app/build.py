@@ -27,6 +27,8 @@ class ModelChoice:
     shortlist: str | None = None
     priors: str | None = None
     resolution: int | None = None
+    open_set: bool = False
+    threshold: float | None = None
 
     def build(self, names: list[str], template: list[str] | None) -> Any:
         """A fitted classifier.
@@ -46,6 +48,8 @@ class ModelChoice:
         outer = {"priors": parse_priors(self.priors)} if self.priors else {}
         first = parse_shortlist(self.shortlist) if self.shortlist is not None else None
         classifier = self._one(options | ({} if first else outer))
+        if self.open_set:
+            classifier = self._opened(classifier)
         if first is not None:
             classifier = self._shortened(classifier, *first, outer)
         return classifier.fit(names)
@@ -68,6 +72,22 @@ class ModelChoice:
         loaded = self._load(self.model, self.resolution)
         fitting = "clip" if isinstance(loaded, ClipBackbone) else "elbo"
         return make(self.method or fitting, loaded, options)
+
+    def _opened(self, classifier: Any) -> Any:
+        """The classifier with the empty prompt beside its words.
+
+        Raises:
+            InputError: another method than `elbo`.
+        """
+        from ..methods.elbo import ELBO
+        from ..methods.open_set import OpenSet
+
+        if not isinstance(classifier, ELBO) or self.shortlist is not None:
+            raise InputError(
+                "--none and --multi compare errors with those of the empty prompt, which method "
+                "elbo on a diffusion model alone can do. Leave out --method and --shortlist."
+            )
+        return OpenSet.of(classifier, self.threshold)
 
     def _shortened(self, classifier: Any, model: str, keep: int, options: dict[str, Any]) -> Any:
         """The classifier behind a CLIP model that keeps its best labels."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,25 +9,29 @@ import typer
 from . import options
 from .build import ModelChoice, expand, read_labels
 from .console import note, printable, progress_bar, say, say_json, unbroken
-from .records import records, text_of
+from .keep import Keep
+from .records import Wish, records, text_of
 
 
 def classify(
     paths: Annotated[list[str], typer.Argument(help="Images, or folders of images.")],
-    labels: Annotated[
-        str | None,
-        typer.Option(help='Words to choose from: cat,dog. Quote commas: "salt, pepper",oil.'),
-    ] = None,
-    labels_file: Annotated[Path | None, typer.Option(help="One label a line.")] = None,
-    template: Annotated[
-        list[str] | None, typer.Option(help="Prompt with {} for the label; repeat to ensemble.")
-    ] = None,
+    labels: options.Labels = None,
+    labels_file: options.LabelsFile = None,
+    template: options.Templates = None,
     model: options.Model = "tiny-sd",
     method: options.Method = None,
     settings: options.Settings = None,
     shortlist: options.Shortlist = None,
     priors: options.Priors = None,
+    none: options.NoneOfThese = False,
+    multi: options.Multi = False,
+    threshold: options.Threshold = None,
+    top_k: options.TopK = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    out: options.Results = None,
+    sort_into: options.SortInto = None,
+    sort_how: options.SortHow = "copy",
+    html: options.Html = None,
     allow_pickle: options.AllowPickle = False,
     resolution: options.Resolution = None,
     seed: options.Seed = 0,
@@ -39,55 +42,73 @@ def classify(
     """Put the best of your words on each image, with a probability."""
     names = read_labels(labels, labels_file)
     files = expand(paths)
+    wish = Wish(top_k, none, multi)
+    keep = Keep(out, sort_into, sort_how, html, wish)
+    keep.check(paths, names)
     choice = ModelChoice(
         model, method, settings, device, dtype, batch_size, allow_pickle, seed, shortlist, priors,
-        resolution,
+        resolution, none or multi, threshold,
     )  # fmt: skip
     classifier = choice.build(names, template)
+    files = keep.open(files, choice, names, template)
     evals = classifier.count_evals(len(names)) * len(files)
+    announce(classifier, len(files), len(names), evals)
+    failed = answer(classifier, files, evals, as_json, keep)
+    if failed:
+        note(f"{failed} of {count(len(files))} could not be classified; the others are done.")
+        raise typer.Exit(2)
+
+
+def announce(classifier: Any, files: int, labels: int, evals: int) -> None:
+    """What is about to happen, and whether its probabilities mean what they say."""
     note(
-        f"{count(len(files))}, {len(names)} labels, "
-        f"{classifier.method} on {classifier.backbone_.name}: {evals:,} evaluations"
+        f"{count(files)}, {labels} labels, {classifier.method} on {classifier.backbone_.name}: "
+        f"{evals:,} evaluations"
     )
     if not classifier.calibrated:
         note(
             "probabilities are not calibrated: no temperature was fitted for this model with "
             "these settings. The order of the labels stands; --set temperature=T sets one."
         )
-    failed = answer(classifier, files, evals, as_json)
-    if failed:
-        note(f"{failed} of {count(len(files))} could not be classified; the others are done.")
-        raise typer.Exit(2)
 
 
-def answer(classifier: Any, files: list[str], evals: int, as_json: bool) -> int:
-    """Print the line of each file when it is known; the number of files without an answer.
+def answer(classifier: Any, files: list[str], evals: int, as_json: bool, keep: Keep) -> int:
+    """Print or keep the answer of each file when it is known; the number of files without one.
 
     Raises:
-        typer.Exit: with 130, if the user interrupts; the lines that were printed stay.
+        typer.Exit: with 130, if the user interrupts; what was printed or kept stays.
     """
     done = failed = 0
     try:
         with progress_bar(evals) as progress:
-            for record in records(classifier, files, progress):
+            for found in records(classifier, files, progress):
+                record = keep.wish.of(found)
                 with unbroken():
-                    emit(record, as_json)
+                    keep.add(record)
+                    emit(record, as_json, keep)
                     done += 1
                     failed += "error" in record
     except KeyboardInterrupt:
-        note(f"stopped: {done:,} of {count(len(files))} are done, and their lines are printed.")
+        keep.close(whole=False)
+        note(f"stopped: {done:,} of {count(len(files))} are done, and {keep.where}.")
         raise typer.Exit(130) from None
+    except BaseException:
+        keep.close(whole=False)
+        raise
+    keep.close()
+    if not as_json:
+        keep.say_places()
     return failed
 
 
-def emit(record: dict[str, Any], as_json: bool) -> None:
+def emit(record: dict[str, Any], as_json: bool, keep: Keep) -> None:
     """A record on standard output; without `--json`, an error on standard error."""
     if as_json:
         say_json(record)
     elif "error" in record:
         note(f"error: {printable(record['error'])}")
-    else:
-        say(text_of(record))
+    elif keep.out is None:
+        say(text_of(record, keep.wish.top))
 
 
 def count(images: int) -> str:

@@ -7,6 +7,35 @@ from typing import Annotated
 
 import typer
 
+Labels = Annotated[
+    str | None,
+    typer.Option(help='Words to choose from: cat,dog. Quote commas: "salt, pepper",oil.'),
+]
+LabelsFile = Annotated[Path | None, typer.Option(help="One label a line.")]
+Templates = Annotated[
+    list[str] | None, typer.Option(help="Prompt with {} for the label; repeat to ensemble.")
+]
+Results = Annotated[
+    Path | None,
+    typer.Option("--out", help="Results as .csv, .parquet or .jsonl; run again to go on."),
+]
+SortInto = Annotated[
+    Path | None, typer.Option(help="Put each photo into a folder of its word in this one.")
+]
+SortHow = Annotated[str, typer.Option(help="copy, link or move; nothing is ever overwritten.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", help="A contact sheet, the doubtful photos first.")
+]
+TopK = Annotated[int | None, typer.Option(min=1, help="Words shown of each photo.")]
+NoneOfThese = Annotated[
+    bool, typer.Option("--none", help='Answer "none of these" where no word fits.')
+]
+Multi = Annotated[
+    bool, typer.Option("--multi", help="Name every word that the photo shows, or none.")
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="Ratio that --none and --multi ask for; see the guide.")
+]
 Model = Annotated[str, typer.Option("--model", help="Card name, folder or hub id.")]
 Method = Annotated[str | None, typer.Option("--method", help="See `diffzero methods`.")]
 Settings = Annotated[

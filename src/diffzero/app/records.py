@@ -16,6 +16,8 @@ from ..errors import DiffzeroError, InputError
 from .build import network_rows
 from .console import Estimate, printable
 
+NONE = "none of these"
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -112,7 +114,7 @@ def record_of(classifier: Any, path: str, scores: Any, row: int, seconds: float)
     """The line of one image, as `--json` prints it."""
     names, logits = classifier.names_, scores.logits[row]
     proba = classifier.probabilities(scores)[row]
-    return {
+    record = {
         "path": path,
         "label": names[int(proba.argmax())],
         "scores": {n: float(p) for n, p in zip(names, proba, strict=True)},
@@ -123,10 +125,59 @@ def record_of(classifier: Any, path: str, scores: Any, row: int, seconds: float)
         "method": classifier.method,
         "seed": classifier.seed,
     }
+    return record | (_ratios(classifier, scores, row) if "ratio" in scores.details else {})
 
 
-def text_of(record: dict[str, Any]) -> str:
-    """The best three words of an image on one line."""
-    best = sorted(record["scores"].items(), key=lambda item: -item[1])[:3]
+def _ratios(classifier: Any, scores: Any, row: int) -> dict[str, Any]:
+    """What an `OpenSet` knows beside: the ratios, and which words reach the threshold."""
+    ratios, there = scores.details["ratio"][row], classifier.present(scores)[row]
+    best = int(scores.logits[row].argmax())
+    return {
+        "ratio": float(ratios[best]),
+        "ratios": {n: float(v) for n, v in zip(classifier.names_, ratios, strict=True)},
+        "present": [n for n, is_there in zip(classifier.names_, there, strict=True) if is_there],
+    }
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user wants of an answer.
+
+    Attributes:
+        top: Words shown; None for three of them as text, and all in JSON.
+        none: Whether the answer may be "none of these".
+        multi: Whether the answer is every word that the image shows.
+    """
+
+    top: int | None = None
+    none: bool = False
+    multi: bool = False
+
+    def of(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record as it was wished."""
+        if "error" in record:
+            return record
+        record = dict(record)
+        there = record.pop("present", [])
+        if self.none and record["label"] not in there:
+            record["label"] = NONE
+        if self.multi:
+            record["labels"] = sorted(there, key=lambda n: -record["ratios"][n])
+            record["label"] = record["labels"][0] if there else NONE
+        if self.top is not None:
+            kept = sorted(record["scores"], key=lambda n: -record["scores"][n])[: self.top]
+            for name in ("scores", "logits", "ratios"):
+                if name in record:
+                    record[name] = {n: record[name][n] for n in kept}
+        return record
+
+
+def text_of(record: dict[str, Any], top: int | None = None) -> str:
+    """The best words of an image on one line, three if no number is wished."""
+    best = sorted(record["scores"].items(), key=lambda item: -item[1])[: top or 3]
     words = "   ".join(f"{printable(label)} {100 * p:.1f} %" for label, p in best)
+    if "labels" in record:
+        words = "   ".join(map(printable, record["labels"])) or f"{NONE}   (nearest: {words})"
+    elif record["label"] == NONE:
+        words = f"{NONE}   (nearest: {words})"
     return f"{printable(record['path'])}:  {words}"
