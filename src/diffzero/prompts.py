@@ -105,7 +105,7 @@ def check_readable(reader: Reader, labels: Sequence[str], templates: Sequence[st
                 "for whole captions give the template '{}'.",
                 stacklevel=2,
             )
-    unknown = sorted({w for label in labels for w in _unknown_words(reader, label)})
+    unknown = sorted({w for label in labels for w in unknown_words(reader, label)})
     if unknown:
         warnings.warn(
             f"{reader.name} never saw the words {', '.join(unknown)} in training; labels with "
@@ -118,7 +118,8 @@ _ARTICLE = re.compile(r"(a|an|the)\s", re.IGNORECASE)
 _BEFORE_LABEL = re.compile(r"\b(a|an|the)\s+\{\}", re.IGNORECASE)
 
 
-def _unknown_words(reader: Reader, label: str) -> list[str]:
+def unknown_words(reader: Reader, label: str) -> list[str]:
+    """Words of a label that a model with a closed vocabulary never saw."""
     if reader.vocabulary is None:
         return []
     return [w for w in re.findall(r"[^\W\d_]+|\d", label.lower()) if w not in reader.vocabulary]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from . import options
+from .advice import advise_on_none, advise_on_words
 from .build import ModelChoice, expand, read_labels
 from .console import note, printable, progress_bar, say, say_json, unbroken
 from .keep import Keep
@@ -52,8 +53,10 @@ def classify(
     classifier = choice.build(names, template)
     files = keep.open(files, choice, names, template)
     evals = classifier.count_evals(len(names)) * len(files)
+    advise_on_words(classifier, names)
     announce(classifier, len(files), len(names), evals)
     failed = answer(classifier, files, evals, as_json, keep)
+    advise_on_none(classifier, keep.none, len(files) - failed)
     if failed:
         note(f"{failed} of {count(len(files))} could not be classified; the others are done.")
         raise typer.Exit(2)

@@ -1,29 +1,124 @@
-"""`diffzero models` and `diffzero methods`: what there is."""
+"""`diffzero models` and `diffzero methods`: what there is, in short, and each one whole."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from .console import print_table
+import typer
+
+from ..errors import InputError
+from .advice import needs
+from .console import print_table, say
+
+if TYPE_CHECKING:
+    from ..models.cards import Card
+
+Name = Annotated[str | None, typer.Argument(help="One of them, to see all that is known of it.")]
+MB, GB = 10**6, 10**9
 
 
-def models() -> None:
-    """List the models that have a card."""
+def models(name: Name = None) -> None:
+    """List the models that have a card, or show one card whole."""
     from ..models.cards import cards
 
+    known = cards()
+    if name is not None:
+        _whole_card(_chosen(name, known, "model"))
+        return
     rows = [
-        (c.name, c.family, "bundled" if c.bundled else c.source, c.licence, "\n".join(c.accuracy))
-        for c in cards().values()
+        (c.name, c.knows, size(c), memory(c), licence(c), best_accuracy(c)) for c in known.values()
     ]
-    print_table(["model", "family", "where", "licence", "measured"], rows)
+    print_table(["model", "knows", "size", "needs", "licence", "best measured"], rows)
+    say("diffzero models NAME shows a card whole; diffzero fetch NAME gets what is not bundled.")
 
 
-def methods() -> None:
-    """List the methods: what each needs and costs."""
+def methods(name: Name = None) -> None:
+    """List the methods, or show what one does, takes and needs."""
     from ..methods import METHODS, method_class
 
-    rows = [(name, *described(method_class(name))) for name in METHODS]
-    print_table(["method", "class", "what", "needs", "evaluations per image"], rows)
+    if name is not None:
+        _chosen(name, METHODS, "method")
+        _whole_method(name, method_class(name))
+        return
+    rows = [(n, described(method_class(n))[1], method_class(n).needs) for n in METHODS]
+    print_table(["method", "what", "needs"], rows)
+    say("diffzero methods NAME shows what one costs and its arguments.")
+
+
+def _chosen(name: str, known: Any, kind: str) -> Any:
+    if name not in known:
+        raise InputError(f"No {kind} {name!r}; there are {', '.join(known)}.")
+    return known[name]
+
+
+def size(card: Card) -> str:
+    """Of a bundled model's files, or what is to be fetched."""
+    if card.bundled:
+        total = sum(p.stat().st_size for p in Path(card.source).rglob("*") if p.is_file())
+        return f"{total / MB:.0f} MB here"
+    return f"{card.gigabytes:g} GB" if card.gigabytes else "not known"
+
+
+def memory(card: Card) -> str:
+    """What it runs on."""
+    if card.bundled:
+        return "any CPU"
+    if not card.memory:
+        return ""
+    return f"{card.memory:g} GB" + ("" if card.family == "clip" else ", GPU")
+
+
+def licence(card: Card) -> str:
+    """A licence's name at the length that a table has room for."""
+    return card.licence.replace("CreativeML ", "").replace(" License", "")
+
+
+def best_accuracy(card: Card) -> str:
+    """The measured accuracy with the highest lower end, without its circumstances."""
+    found = []
+    for line in card.accuracy:
+        match = re.match(r"(.*): ([\d.]+ % \[([\d.]+), [\d.]+\] of [\d,]+)", line)
+        if match:
+            found.append((float(match[3]), f"{match[1]} {match[2]}"))
+    return max(found)[1] if found else "not here"
+
+
+def _whole_card(card: Card) -> None:
+    source = "bundled" if card.bundled else f"https://huggingface.co/{card.source}"
+    rows = [
+        ("family", card.family),
+        ("knows", card.knows),
+        ("where", ", or ".join([source, *card.mirrors])),
+        ("needs", needs(card)),
+        ("size", size(card)),
+        ("images", f"{card.resolution} pixels" if card.resolution else ""),
+        ("licence", card.licence),
+        ("prompt", card.template or ""),
+        ("words", ", ".join(card.vocabulary or card.classes or ["any"])),
+        ("calibrated", ", ".join(f"{t['method']} ({_draws(t)} draws)" for t in card.temperatures)),
+        ("measured", "\n".join(card.accuracy) or "not here"),
+    ]
+    print_table([card.name, ""], [(name, value) for name, value in rows if value])
+    if not card.bundled:
+        say(f"diffzero fetch {card.name}")
+
+
+def _draws(temperature: dict[str, Any]) -> str:
+    return ", ".join(map(str, temperature["fitted"]))
+
+
+def _whole_method(name: str, cls: Any) -> None:
+    from inspect import getdoc
+
+    kind, what, needed, cost = described(cls)
+    rows = [("does", what), ("class", f"diffzero.{kind}"), ("needs", needed),
+            ("evaluations per image", cost)]  # fmt: skip
+    print_table([name, ""], rows)
+    arguments = (getdoc(cls) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    if arguments:
+        say(f"--set takes:\n{arguments.rstrip()}")
 
 
 def described(cls: Any) -> tuple[str, str, str, str]:

@@ -36,6 +36,9 @@ class Card:
         grey_step: Width of a grey step in [-1, 1] of the images it was trained on, if not 2/255.
         patch: Side of the pixel blocks that a pixel model takes as one place, if not 1.
         accuracy: Measured accuracies, one line each.
+        knows: What its words and images are about, in a few words.
+        gigabytes: About how much is fetched from the hub.
+        memory: About how many GB of memory it takes, on a GPU in the card's dtype.
     """
 
     name: str
@@ -55,6 +58,9 @@ class Card:
     grey_step: float | None = None
     patch: int = 1
     accuracy: list[str] = field(default_factory=list)
+    knows: str = ""
+    gigabytes: float | None = None
+    memory: float | None = None
 
     @property
     def bundled(self) -> bool:

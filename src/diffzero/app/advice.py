@@ -1,0 +1,67 @@
+"""What to do next: which model knows the words, and what it takes to have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .console import note
+
+if TYPE_CHECKING:
+    from ..models.cards import Card
+
+
+def needs(card: Card) -> str:
+    """What a card takes: `4.3 GB to fetch, 4 GB of GPU memory`."""
+    if card.bundled:
+        return "comes with diffzero"
+    memory = f", {card.memory:g} GB of memory" if card.memory else ""
+    fetch = f"{card.gigabytes:g} GB to fetch" if card.gigabytes else "to fetch from the hub"
+    return fetch + memory
+
+
+def open_models() -> list[Card]:
+    """Models whose words have no list, the smallest of each kind: CLIP, then diffusion."""
+    from ..models.cards import cards
+
+    found = [c for c in cards().values() if c.gigabytes and c.vocabulary is None and not c.classes]
+    found.sort(key=lambda c: c.gigabytes or 0)
+    clip = [c for c in found if c.family == "clip"]
+    return clip[:1] + [c for c in found if c.family != "clip"][:1]
+
+
+def other_models() -> str:
+    """A sentence on models that know more words, with what each takes."""
+    clip, diffusion = open_models()
+    return (
+        f"{clip.name} ({needs(clip)}) knows photographs by any words, fast also without a GPU, and "
+        f"often does; {diffusion.name} ({needs(diffusion)}) does as a diffusion model, and wants "
+        f"a GPU. Fetch one once: diffzero fetch {clip.name}; then add --model {clip.name}. All: "
+        "diffzero models"
+    )
+
+
+def advise_on_words(classifier: Any, labels: Sequence[str]) -> None:
+    """Say which model knows the words, if this one does not know some."""
+    from ..prompts import unknown_words
+
+    model = classifier.backbone_
+    if any(unknown_words(model, label) for label in labels):
+        note(f"{model.name} knows {_about(model.name)}. {other_models()}.")
+
+
+def advise_on_none(classifier: Any, none: int, photos: int) -> None:
+    """Say what to try, if most photos show none of the words."""
+    if photos and 2 * none > photos:
+        note(
+            f"{none:,} of {photos:,} photos show none of these words, as {classifier.backbone_.name} "
+            f"sees them: it knows {_about(classifier.backbone_.name)}. Try other words, a lower "
+            f"--threshold, or another model: {other_models()}."
+        )
+
+
+def _about(name: str) -> str:
+    from ..models.cards import cards
+
+    card = cards().get(name)
+    return card.knows if card is not None and card.knows else "the words of its card"
