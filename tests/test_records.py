@@ -135,25 +135,6 @@ def test_ctrl_c_keeps_what_is_printed_and_counts_it(monkeypatch, capsys, greys):
     assert "stopped: 5 of 12 images are done, and their lines are printed." in err
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("cat,dog", ["cat", "dog"]),
-        (' cat , "salt, pepper","a ""b""" ', ["cat", "salt, pepper", 'a "b"']),
-        ("cat,,dog", ["cat", "", "dog"]),
-        ('5" pipe,bag', ['5" pipe', "bag"]),
-    ],
-)
-def test_quotes_hold_commas_in_labels(text, words):
-    assert build.parse_labels(text) == words
-
-
-@pytest.mark.parametrize("text", ['"cat,dog', '"cat"s,dog', "cat\ndog"])
-def test_quotes_that_do_not_match_are_refused(text):
-    with pytest.raises(dz.InputError, match="a quote is not closed"):
-        build.parse_labels(text)
-
-
 def test_priors():
     assert build.parse_priors('cat=0.7, "salt, pepper"=.3') == {"cat": 0.7, "salt, pepper": 0.3}
     for wrong in ("cat", "cat=nan,dog=1", "cat=inf,dog=1", "cat=0,dog=1", "cat=-1", "cat=1,cat=2"):
