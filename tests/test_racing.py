@@ -344,6 +344,19 @@ def test_label_sets_hold_the_limit_and_shrink_as_draws_grow():
     assert set(race.label_set(0.5)) <= set(race.label_set(0.01))
 
 
+def test_a_label_set_remembers_evidence_that_later_draws_take_back():
+    generator = np.random.default_rng(19)
+    n = 32
+    places = places_of(2 * n)
+    gap = np.where(np.arange(2 * n) < n, 1.0, -0.5) + 0.3 * generator.standard_normal(2 * n)
+    errors = np.stack([np.zeros(2 * n), gap], axis=1)
+    race = Race(2, Rule(target="limit", boundary="mixture", threshold=np.inf))
+    race.update(errors[:n], places[:n])
+    np.testing.assert_array_equal(race.label_set(), [0])
+    race.update(errors[n:], places[n:])
+    np.testing.assert_array_equal(race.label_set(), [0])
+
+
 def test_blocks_with_their_own_shifts_and_antithetic_pairs_race_by_their_means():
     errors, places = field(np.random.default_rng(11), gaps=(0, 2.0, 4.0))
     rule = Rule(
@@ -478,6 +491,13 @@ def test_the_threshold_is_the_least_that_holds_and_stops_at_the_first_that_does_
     assert calibrated_threshold([5, 4, 3, 1], wrong, 0.05) == 5
     with pytest.raises(InputError, match="200 images cannot show"):
         calibrated_threshold([5, 4, 3, 1], wrong, 0.001)
+
+
+def test_no_disagreement_among_45_images_shows_an_error_of_five_percent_and_44_do_not():
+    """0.9 quantile of Beta(1, n) is 1 - 0.1^(1 / n): 0.0499 and 0.0510."""
+    assert calibrated_threshold([3.0], np.zeros((1, 45), dtype=bool), 0.05) == 3
+    with pytest.raises(InputError):
+        calibrated_threshold([3.0], np.zeros((1, 44), dtype=bool), 0.05)
 
 
 def test_calibrated_thresholds_exceed_delta_rarely():

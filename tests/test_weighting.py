@@ -147,6 +147,12 @@ def test_the_density_of_least_variance_is_where_differences_are_large():
     assert variance < 0.7 * difference(generator.random(200000)).var()
 
 
+def test_the_floor_bounds_the_weight_of_a_draw():
+    t = (radical_inverse(np.arange(64))[None] + np.zeros((4, 1))) % 1
+    density = least_variance_density((t > 0.5).astype(float), t, bins=2, floor=0.2)
+    assert 1 / density.heights[0] == pytest.approx(1 / 0.2)
+
+
 def test_a_density_without_differences_is_uniform():
     density = least_variance_density(np.zeros((3, 8)), np.random.default_rng(6).random((3, 8)))
     np.testing.assert_allclose(density.heights, 1)

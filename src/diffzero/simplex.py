@@ -72,7 +72,7 @@ def simplex_weights(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
     for _ in range(10 * k + 10):
         slope = gram @ w - cross
         entering = int(slope.argmin())
-        if slope[entering] >= slope @ w - TOLERANCE or w[entering] > 0:
+        if slope[entering] >= slope @ w - TOLERANCE:
             break
         better = _descend(gram, cross, w, entering)
         if simplex_objective(gram, cross, better) >= simplex_objective(gram, cross, w):
