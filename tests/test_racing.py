@@ -9,7 +9,7 @@ from scipy.stats import t as student_t
 
 from diffzero.errors import InputError
 from diffzero.noise import radical_inverse
-from diffzero.racing import (
+from diffzero.scoring.racing import (
     Race,
     Rule,
     betting_evidence,

@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import minimize
 
 from diffzero.errors import InputError
-from diffzero.simplex import simplex_gap, simplex_objective, simplex_weights
+from diffzero.scoring.simplex import simplex_gap, simplex_objective, simplex_weights
 
 
 def problem(seed, k, d, copies=0):

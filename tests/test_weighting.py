@@ -4,7 +4,7 @@ from scipy.special import softmax
 
 from diffzero.errors import InputError
 from diffzero.noise import radical_inverse
-from diffzero.weighting import (
+from diffzero.scoring.weighting import (
     Density,
     antithetic,
     block_places,

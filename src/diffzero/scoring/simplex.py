@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 TINY = float(np.finfo(np.float64).tiny)
 TOLERANCE = 1e-10  # of a violated condition, in units of the largest entry

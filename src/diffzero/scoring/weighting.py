@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from .errors import InputError
-from .noise import radical_inverse
+from ..errors import InputError
+from ..noise import radical_inverse
 
 DEGREES = (0, 1, 2)  # of the polynomial in a fitted log w
 

@@ -42,7 +42,7 @@ import numpy as np
 from scipy.special import log_ndtr, logsumexp, stdtr
 from scipy.stats import beta
 
-from .errors import InputError
+from ..errors import InputError
 
 Target = Literal["dense", "limit"]
 Spread = Literal["successive", "sample"]
