@@ -24,8 +24,8 @@ OPTIONS = {
     "clip": {},
 }
 TEXT = ["cat", "dog", "fox"]
-OTHER = {"cat": "red fox", "dog": "cat", "fox": "dog"}
-ROWS = ["elbo", "race", "likelihood", "latent-knn", "noise-denoise", "noise-denoise-vote", "weighted"]
+ROWS = ["elbo", "race", "likelihood", "latent-knn", "noise-denoise", "noise-denoise-vote"]
+ROWS += ["weighted"]
 FAMILIES = {
     "sd": [*ROWS, "cross-attention", "textual-inversion"],
     "deepfloyd": [*ROWS, "cross-attention", "textual-inversion"],
