@@ -34,10 +34,10 @@ def other_models() -> str:
     """A sentence on models that know more words, with what each takes."""
     clip, diffusion = open_models()
     return (
-        f"{clip.name} ({needs(clip)}) knows photographs by any words, fast also without a GPU, and "
-        f"often does; {diffusion.name} ({needs(diffusion)}) does as a diffusion model, and wants "
-        f"a GPU. Fetch one once: diffzero fetch {clip.name}; then add --model {clip.name}. All: "
-        "diffzero models"
+        f"{clip.name} ({needs(clip)}) knows photographs by any words, is fast without a GPU too, "
+        f"and often does; as a diffusion model {diffusion.name} ({needs(diffusion)}) does, and "
+        f"wants a GPU. Fetch one once: diffzero fetch {clip.name}; then add --model {clip.name}. "
+        "All: diffzero models"
     )
 
 
@@ -53,10 +53,11 @@ def advise_on_words(classifier: Any, labels: Sequence[str]) -> None:
 def advise_on_none(classifier: Any, none: int, photos: int) -> None:
     """Say what to try, if most photos show none of the words."""
     if photos and 2 * none > photos:
+        name = classifier.backbone_.name
         note(
-            f"{none:,} of {photos:,} photos show none of these words, as {classifier.backbone_.name} "
-            f"sees them: it knows {_about(classifier.backbone_.name)}. Try other words, a lower "
-            f"--threshold, or another model: {other_models()}."
+            f"{none:,} of {photos:,} photos show none of these words, as {name} sees them: it "
+            f"knows {_about(name)}. Try other words, a lower --threshold, or another model: "
+            f"{other_models()}."
         )
 
 

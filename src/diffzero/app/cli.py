@@ -17,8 +17,10 @@ from ..errors import DiffzeroError, InputError
 from .classify import classify
 from .console import abandon_output, note, prepare, say
 from .demo import demo
+from .doctor import doctor
 from .evaluate import evaluate
 from .explain import explain
+from .fetch import fetch
 from .lists import methods, models
 from .reproduce import reproduce
 from .runs import calibrate, report, rescore
@@ -26,7 +28,7 @@ from .train import scenes, train
 
 COMMANDS = (
     *(classify, explain, demo, evaluate, report, rescore, calibrate),
-    *(reproduce, train, scenes, models, methods),
+    *(reproduce, train, scenes, models, methods, fetch, doctor),
 )
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {

@@ -103,15 +103,18 @@ def unbroken() -> Iterator[None]:
         usual(*held[0])
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output."""
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], narrow: bool = False
+) -> None:
+    """A table on standard output; a narrow one has thin gaps and never breaks its first column."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD)
-    for name in header:
-        table.add_column(name, overflow="fold")
+    thin: dict[str, Any] = {"padding": (0, 1, 0, 0), "show_edge": False} if narrow else {}
+    table = Table(box=SIMPLE_HEAD, **thin)
+    for place, name in enumerate(header):
+        table.add_column(name, overflow="fold", no_wrap=narrow and not place)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..models.cards import Card
 
 Name = Annotated[str | None, typer.Argument(help="One of them, to see all that is known of it.")]
-MB, GB = 10**6, 10**9
+MB = 10**6
 
 
 def models(name: Name = None) -> None:
@@ -28,9 +28,10 @@ def models(name: Name = None) -> None:
         _whole_card(_chosen(name, known, "model"))
         return
     rows = [
-        (c.name, c.knows, size(c), memory(c), licence(c), best_accuracy(c)) for c in known.values()
+        (c.name, c.knows, f"{size(c)}, {memory(c)}", licence(c), best_accuracy(c))
+        for c in known.values()
     ]
-    print_table(["model", "knows", "size", "needs", "licence", "best measured"], rows)
+    print_table(["model", "knows", "size, needs", "licence", "best measured"], rows, narrow=True)
     say("diffzero models NAME shows a card whole; diffzero fetch NAME gets what is not bundled.")
 
 
@@ -43,8 +44,8 @@ def methods(name: Name = None) -> None:
         _whole_method(name, method_class(name))
         return
     rows = [(n, described(method_class(n))[1], method_class(n).needs) for n in METHODS]
-    print_table(["method", "what", "needs"], rows)
-    say("diffzero methods NAME shows what one costs and its arguments.")
+    print_table(["method", "what", "needs"], rows, narrow=True)
+    say("diffzero methods NAME shows its evaluations per image and its arguments.")
 
 
 def _chosen(name: str, known: Any, kind: str) -> Any:
@@ -57,7 +58,7 @@ def size(card: Card) -> str:
     """Of a bundled model's files, or what is to be fetched."""
     if card.bundled:
         total = sum(p.stat().st_size for p in Path(card.source).rglob("*") if p.is_file())
-        return f"{total / MB:.0f} MB here"
+        return f"{total / MB:.0f} MB"
     return f"{card.gigabytes:g} GB" if card.gigabytes else "not known"
 
 
@@ -66,8 +67,8 @@ def memory(card: Card) -> str:
     if card.bundled:
         return "any CPU"
     if not card.memory:
-        return ""
-    return f"{card.memory:g} GB" + ("" if card.family == "clip" else ", GPU")
+        return "not known"
+    return f"{card.memory:g} GB" + (" RAM" if card.family == "clip" else " GPU")
 
 
 def licence(card: Card) -> str:
@@ -81,7 +82,8 @@ def best_accuracy(card: Card) -> str:
     for line in card.accuracy:
         match = re.match(r"(.*): ([\d.]+ % \[([\d.]+), [\d.]+\] of [\d,]+)", line)
         if match:
-            found.append((float(match[3]), f"{match[1]} {match[2]}"))
+            name = match[1].partition(" (")[0]
+            found.append((float(match[3]), f"{match[2]} {name}"))
     return max(found)[1] if found else "not here"
 
 

@@ -124,7 +124,7 @@ def record_of(classifier: Any, path: str, scores: Any, row: int, seconds: float)
         "model": classifier.backbone_.name,
         "method": classifier.method,
         "seed": classifier.seed,
-    }
+    } | (scores.facts[row] if scores.facts else {})
     return record | (_ratios(classifier, scores, row) if "ratio" in scores.details else {})
 
 

@@ -62,10 +62,6 @@ class OpenSet(ELBO):
         """That of `ELBO`, and one prompt more."""
         return super().count_evals(n_labels) + self.draws * (1 if self.guidance == 1 else 2)
 
-    def settings(self) -> dict[str, Any]:
-        """Those of `ELBO`, whose temperatures fit: the threshold changes no logit."""
-        return {k: v for k, v in super().settings().items() if k != "threshold"}
-
     def present(self, scores: Scores) -> np.ndarray:
         """Which classes reach the threshold, bool `[b, k]`."""
         least = THRESHOLD if self.threshold is None else self.threshold
