@@ -50,7 +50,7 @@ def noised(
     return x_t[rows], times[rows], eps[rows]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def denoising_errors(
     model: Backbone,
     batch: Batch,
