@@ -1,9 +1,8 @@
 """Stable Diffusion XL and its fine-tunes.
 
 The U-Net attends to the last states but one of two CLIP encoders side by side, 768 + 1280 numbers
-a token. It is also told the second encoder's projected vector of the whole prompt, and six
-numbers: height and width of the original image, the crop's corner, height and width wanted. Ours
-are `(s, s, 0, 0, s, s)` for images of s pixels.
+a token. It is also told the second encoder's vector of the whole prompt, and six sizes: original
+height and width, the crop's corner, height and width wanted: `(s, s, 0, 0, s, s)` for s pixels.
 
 References:
     Podell et al., SDXL, 2023. https://arxiv.org/abs/2307.01952
@@ -74,9 +73,8 @@ def build(parts: Parts, card: Card) -> Backbone:
     first = TextStream(parts["tokenizer"], parts["text_encoder"], layer=-2)
     second = TextStream(parts["tokenizer_2"], parts["text_encoder_2"], layer=-2)
     check_conditions(unet.config, second.encoder.config.projection_dim)
-    codec = Latents(vae, unet.config.sample_size)
     denoiser = XLUNet(unet, parts["scheduler"], card.prediction)
-    denoiser.factor = codec.factor
+    denoiser.factor = (codec := Latents(vae, unet.config.sample_size)).factor
     text = XLText([first, second], denoiser.dtype, denoiser.device)
     text.zeros = bool(pipeline.get("force_zeros_for_empty_prompt", True))
     model = Backbone(card.name, codec, text, denoiser, attention=cross_attention_modules(unet))
