@@ -54,12 +54,12 @@ def check_folder(path: Path, family: Family, allow_pickle: bool) -> None:
             continue
         if not folder.is_dir():
             raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
+        for file in folder.glob("*.json"):
+            read_json(file)
         if part in family.weighted:
             _check_weights(folder, allow_pickle)
         elif not any(folder.glob("*.json")):
             raise InputError(f"{folder}: holds no configuration; fetch the checkpoint again.")
-        for file in folder.glob("*.json"):
-            read_json(file)
 
 
 def folder_of(path: Path, part: str) -> Path:
