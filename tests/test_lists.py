@@ -26,7 +26,7 @@ def test_tables_fit_80_columns_with_whole_names(monkeypatch, capsys, command):
 def test_every_listed_card_says_what_it_knows_and_needs():
     for card in cards().values():
         assert card.knows and advice.needs(card)
-        assert card.bundled or (card.gigabytes and card.memory)
+        assert card.bundled or (card.gigabytes and card.weights_gb)
 
 
 def test_a_card_and_a_method_whole(monkeypatch, capsys):
@@ -60,8 +60,12 @@ def test_unknown_words_lead_to_a_model_that_knows_them(monkeypatch, capsys, tmp_
     line = ["classify", tmp_path / "a.png", "--set", "draws=1", "--labels"]
     assert run(monkeypatch, *line, "cat,dog") == 0
     err = capsys.readouterr().err
-    for part in ("tiny-sd knows clothes", "clip-vit-b-32 (0.6 GB to fetch, 1 GB of memory)",
-                 "stable-diffusion-1.5 (4.3 GB", "diffzero fetch clip-vit-b-32"):  # fmt: skip
+    for part in (
+        "tiny-sd knows clothes",
+        "clip-vit-b-32 (0.6 GB to fetch, 0.6 GB of weights in memory)",
+        "stable-diffusion-1.5 (4.3 GB",
+        "diffzero fetch clip-vit-b-32",
+    ):
         assert part in err
     assert run(monkeypatch, *line, "bag,coat", "--none", "--threshold", "9") == 0
     out, err = capsys.readouterr()
@@ -96,10 +100,11 @@ def test_files_of_the_cache_are_checked_against_their_names(tmp_path):
 
 
 def test_what_would_run(monkeypatch, capsys):
-    card = Card("a", "stable-diffusion", "nobody/nothing", gigabytes=4, memory=4)
+    card = Card("a", "stable-diffusion", "nobody/nothing", dtype="float16", gigabytes=4,
+                memory_gb={"float16": 2, "float32": 4})  # fmt: skip
     assert doctor.verdict(card, 8, 16) == "runs on the GPU, after 4 GB are fetched"
     assert doctor.verdict(card, 0, 16).startswith("runs on the CPU, slowly")
-    assert doctor.verdict(card, 2, 6) == "too large: wants 4 GB of a GPU, or 8 of RAM"
+    assert doctor.verdict(card, 2, 5) == "too large: wants 3.0 GB of a GPU, or 6.0 GB of RAM"
     assert run(monkeypatch, "doctor") == 0
     out = capsys.readouterr().out
     assert "torch" in out and "tiny-sd" in out and "ready" in out and "cores" in out

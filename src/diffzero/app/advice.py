@@ -10,21 +10,28 @@ from .console import note
 if TYPE_CHECKING:
     from ..models.cards import Card
 
+ANY = "any photo"  # what a card says that knows no bounds
+ROOM = 1.5  # times the weights, for what is computed with them
+
+
+def rounded(gigabytes: float) -> str:
+    """`3.2 GB`, `51 GB`."""
+    return f"{gigabytes:.{int(gigabytes < 10)}f} GB"
+
 
 def needs(card: Card) -> str:
-    """What a card takes: `4.3 GB to fetch, 4 GB of GPU memory`."""
+    """What a card takes: `4.3 GB to fetch, 2.1 GB of weights in memory`."""
     if card.bundled:
         return "comes with diffzero"
-    memory = f", {card.memory:g} GB of memory" if card.memory else ""
     fetch = f"{card.gigabytes:g} GB to fetch" if card.gigabytes else "to fetch from the hub"
-    return fetch + memory
+    return fetch + (f", {card.weights_gb:g} GB of weights in memory" if card.weights_gb else "")
 
 
 def open_models() -> list[Card]:
     """Models whose words have no list, the smallest of each kind: CLIP, then diffusion."""
     from ..models.cards import cards
 
-    found = [c for c in cards().values() if c.gigabytes and c.vocabulary is None and not c.classes]
+    found = [c for c in cards().values() if c.knows == ANY and not c.distilled]
     found.sort(key=lambda c: c.gigabytes or 0)
     clip = [c for c in found if c.family == "clip"]
     return clip[:1] + [c for c in found if c.family != "clip"][:1]

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .advice import ROOM, rounded
 from .console import print_table, say
 
 if TYPE_CHECKING:
@@ -83,20 +84,20 @@ def memory() -> tuple[float, float]:
 
 
 def verdict(card: Card, gpu: float, ram: float) -> str:
-    """Whether a model runs here, and what is missing if not.
+    """Whether a model runs here, and what is missing if not: weights and half as much again.
 
-    On a CPU weights are float32, which takes twice the memory of a GPU.
+    On a CPU weights are float32, of twice the size where a card's are of half precision.
     """
     if card.bundled:
         return "ready"
-    fetch = "" if is_here(card) else f", after {card.gigabytes:g} GB are fetched"
-    if gpu and gpu >= (card.memory or 0):
+    fetch = "" if is_here(card) else f", after {card.gigabytes or 0:g} GB are fetched"
+    on_gpu = ROOM * (card.weights_gb or 0)
+    on_cpu = ROOM * card.memory_gb.get("float32", 2 * (card.weights_gb or 0))
+    if gpu and gpu >= on_gpu:
         return f"runs on the GPU{fetch}"
-    if ram and ram < 2 * (card.memory or 0):
-        return (
-            f"too large: wants {card.memory:g} GB of a GPU, or {2 * (card.memory or 0):g} of RAM"
-        )
-    slow = "" if card.family == "clip" else ", slowly (minutes per photo)"
+    if ram and ram < on_cpu:
+        return f"too large: wants {rounded(on_gpu)} of a GPU, or {rounded(on_cpu)} of RAM"
+    slow = "" if card.family == "clip" else ", slowly"
     return f"runs on the CPU{slow}{fetch}"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from .advice import needs
+from .advice import ROOM, needs, rounded
 from .console import print_table, say
 
 if TYPE_CHECKING:
@@ -66,14 +66,19 @@ def memory(card: Card) -> str:
     """What it runs on."""
     if card.bundled:
         return "any CPU"
-    if not card.memory:
+    if not card.weights_gb:
         return "not known"
-    return f"{card.memory:g} GB" + (" RAM" if card.family == "clip" else " GPU")
+    return f"{rounded(ROOM * card.weights_gb)} {'RAM' if card.family == 'clip' else 'GPU'}"
 
 
 def licence(card: Card) -> str:
     """A licence's name at the length that a table has room for."""
-    return card.licence.replace("CreativeML ", "").replace(" License", "")
+    return (
+        card.licence.split(" (")[0]
+        .split("; ")[0]
+        .replace("CreativeML ", "")
+        .replace(" License", "")
+    )
 
 
 def best_accuracy(card: Card) -> str:

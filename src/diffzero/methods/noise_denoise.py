@@ -76,6 +76,7 @@ class _NoiseDenoise(DiffusionMethod):
     """What one level and several share."""
 
     draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
+    expects: ClassVar[bool] = False
 
     steps: int = option(20, whole(1, 10_000))
     draws: int = option(4, whole(1, 10_000))
