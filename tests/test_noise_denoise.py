@@ -135,10 +135,10 @@ def test_clip_distance_reads_images(tiny_ddpm):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level": 0}, r"A level lies in \(0, 1\]; got \[0\]"),
+        ({"level": 0}, "level must be a number above 0 and up to 1; got 0"),
         ({"distance": "l3"}, "distance must be one of pixel-l2, pyramid-l2, clip-l2"),
         ({"sampler": "euler"}, "sampler must be one of ddim, dpm"),
-        ({"draws": 0}, "draws must be at least 1"),
+        ({"draws": 0}, "draws must be a whole number from 1 to 1,024"),
     ],
 )
 def test_bad_options(options, message):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -100,12 +101,14 @@ class Backbone:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images `[b, 3, s, s]` in [-1, 1] to `x_0` `[b, *shape]`, ready for the network."""
-        return self.codec.encode(images.to(self.device)).to(self.device, self.dtype)
+        with running(self.name, "image encoder"):
+            return self.codec.encode(images.to(self.device)).to(self.device, self.dtype)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """`x_0` `[b, *shape]` to images `[b, 3, s, s]` in [-1, 1]."""
-        return self.codec.decode(x)
+        with running(self.name, "image decoder"):
+            return self.codec.decode(x)
 
     def embed(self, prompts: list[str]) -> Condition:
         """One condition row per prompt; the empty prompt is the unconditional model.
@@ -113,12 +116,13 @@ class Backbone:
         Raises:
             InputError: a prompt that the model cannot take.
         """
-        with naming(self.name):
+        with naming(self.name), running(self.name, "text encoder"):
             return self.conditioner.embed(prompts)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
         """One prediction per row: `x_t` `[b, *shape]`, `t` `[b]` in [0, 1]."""
-        return self.denoiser(x_t, t, cond)
+        with running(self.name, "network"):
+            return self.denoiser(x_t, t, cond)
 
     def guided(self, guidance: float) -> Self:
         """The same model under classifier-free guidance; a scale of 1 is none.
@@ -166,6 +170,25 @@ class Backbone:
         """Rows per network call when the user names no number."""
         numel = int(torch.Size(self.shape).numel())
         return max(8, min(64, 2**15 // numel))
+
+
+@contextmanager
+def running(name: str, part: str) -> Iterator[None]:
+    """What a part of a model raises when its configuration does not fit it, as one sentence.
+
+    Raises:
+        InputError: naming the part and what it said; memory that runs out stays what it is.
+    """
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{name}: its {part} does not run on this input: {said}. The model's parts may not "
+            "belong together; fetch it again."
+        ) from error
 
 
 class naming:
