@@ -142,7 +142,7 @@ def test_bad_input(problem):
         dz.Shortlist(elbo(backbone, 1), elbo(backbone, 1), keep=1).fit(NAMES)
     with pytest.raises(dz.InputError, match="at least two members; got 1"):
         dz.Blend([elbo(backbone, 1)]).fit(NAMES)
-    with pytest.raises(dz.InputError, match="one positive number a member"):
+    with pytest.raises(dz.InputError, match="weights must be a list of at most 64, each a number"):
         dz.Blend([elbo(backbone, 1), elbo(backbone, 1)], weights=[1, 0]).fit(NAMES)
     with pytest.raises(dz.InputError, match="has no classes yet"):
         dz.Blend([elbo(backbone, 1), elbo(backbone, 2)]).predict(problem[1])

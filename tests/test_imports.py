@@ -16,7 +16,16 @@ ROOT = Path(diffzero.__file__).parent
 
 # Package -> the modules in it, by their longest matching prefix. To rename one, change it here.
 PACKAGES = {
-    "core": ["errors", "schedule", "noise", "prompts", "images", "options", "temperature"],
+    "core": [
+        "errors",
+        "schedule",
+        "noise",
+        "prompts",
+        "images",
+        "options",
+        "reach",
+        "temperature",
+    ],
     "models": ["models"],
     "scoring": ["scoring"],
     "methods": ["classifier", "methods", "pipelines"],

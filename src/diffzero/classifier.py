@@ -20,8 +20,22 @@ from sklearn.exceptions import NotFittedError
 
 from .errors import InputError, NotFinite
 from .images import load_image, split_images
-from .options import NOTHING, PRIORS, SEED, check_options, interval, number, option, whole
-from .prompts import check_labels
+from .options import (
+    CALLED,
+    NOTHING,
+    PRIORS,
+    SEED,
+    TEMPERATURE,
+    as_numbers,
+    check_options,
+    check_value,
+    interval,
+    one_of,
+    option,
+    short,
+    whole,
+)
+from .prompts import check_each, check_labels, composed, distinct, label_list
 from .temperature import fitted_temperature
 
 Progress = Callable[[int], None]
@@ -72,11 +86,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
     cost: ClassVar[str]
     draw_arguments: ClassVar[tuple[str, ...]] = ()
 
-    temperature: float | None = option(None, number(0, above=True) | NOTHING)
+    temperature: float | None = option(None, TEMPERATURE | NOTHING)
     priors: Mapping[str, float] | Sequence[float] | None = option(None, PRIORS)
     seed: int = option(0, SEED)
     batch_size: int | None = option(None, whole(1, 2**20) | NOTHING)
-    value_range: tuple[float, float] | None = option(None, interval() | NOTHING)
+    value_range: tuple[float, float] | None = option(None, interval(-1e9, 1e9) | NOTHING)
 
     # -- what a method provides ------------------------------------------------------------
 
@@ -131,16 +145,16 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: unusable labels or arguments.
         """
-        values = (
-            list(X) if y is None and not isinstance(X, str) else X if y is None else np.unique(y)
-        )
-        if values is None:
+        if X is None and y is None:
             raise InputError("fit needs the class names: fit(['cat', 'dog']).")
+        check_options(self)
+        values = label_list(X) if y is None else distinct(y, X)
         names = check_labels(values)
+        log_priors = self._log_priors(names)
         self.classes_ = np.asarray(values if y is not None else names)
         self.names_ = names
         self._ready()
-        self.log_priors_ = self._log_priors(names)
+        self.log_priors_ = log_priors
         return self
 
     def scores(
@@ -159,22 +173,71 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: an unreadable image, named by its position; candidates that do not match.
         """
+        check_value("progress", progress, CALLED)
         loaded, labels = self._inputs(images, candidates)
-        return self._finite(self._score(loaded, labels, progress))
+        return self._scored(loaded, labels, progress)
 
     def predict_proba(
         self, X: Any, candidates: Sequence[Sequence[str]] | None = None
     ) -> np.ndarray:
         """`softmax(logits / temperature + log priors)`, float64 `[b, k]`."""
-        return self.probabilities(self.scores(X, candidates), fitted=candidates is None)
+        proba = self.probabilities(self.scores(X, candidates), fitted=candidates is None)
+        return self._as_output(proba, X, candidates)
+
+    def predict_log_proba(
+        self, X: Any, candidates: Sequence[Sequence[str]] | None = None
+    ) -> np.ndarray:
+        """Logarithms of `predict_proba`, float64 `[b, k]`, finite for every class."""
+        log_p = self.log_probabilities(self.scores(X, candidates), fitted=candidates is None)
+        return self._as_output(log_p, X, candidates)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """What `predict_proba` and `predict_log_proba` give, as elsewhere in scikit-learn.
+
+        Args:
+            transform: `pandas` gives a data frame whose columns are the classes (an array all
+                the same for candidates of each image's own), `default` an array; None changes
+                nothing.
+
+        Raises:
+            InputError: anything else.
+        """
+        if transform is not None:
+            check_value("transform", transform, one_of("default", "pandas"))
+            self._output = transform
+        return self
+
+    def _as_output(self, values: np.ndarray, X: Any, candidates: Any) -> Any:
+        if candidates is not None or getattr(self, "_output", "default") == "default":
+            return values
+        from pandas import DataFrame
+
+        index = X.index if hasattr(X, "iloc") else None
+        return DataFrame(values, index=index, columns=self.classes_)
 
     def predict(self, X: Any, candidates: Sequence[Sequence[str]] | None = None) -> np.ndarray:
         """The most probable label of each image."""
         proba = self.predict_proba(X, candidates)
-        best = proba.argmax(1)
+        best = np.asarray(proba).argmax(1)
         if candidates is None:
             return self.classes_[best]
         return np.array([c[i] for c, i in zip(candidates, best, strict=True)])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of the images whose most probable label is theirs.
+
+        Raises:
+            InputError: see `scores`; labels that are missing, of odd kinds, or too few.
+        """
+        self._check_fitted()
+        labels = label_list(y)
+        check_each(labels)
+        try:
+            return float(super().score(X, np.asarray(labels), sample_weight))
+        except InputError:
+            raise
+        except (ValueError, TypeError) as error:  # scikit-learn's word for what does not fit
+            raise InputError(f"score: {' '.join(str(error).split())[:300]}") from None
 
     def probabilities(self, scores: Scores, *, fitted: bool = True) -> np.ndarray:
         """Probabilities from scores; priors apply to the fitted classes only."""
@@ -205,7 +268,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
             name: value if name == "backbone" else clone(value, safe=False)
             for name, value in own.items()
         }
-        return type(self)(**copied)
+        made = type(self)(**copied)
+        return made.set_output(transform=getattr(self, "_output", None))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
@@ -226,16 +290,32 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 if hasattr(self, "names_"):
                     self.log_priors_ = self._log_priors(self.names_)
 
-    def _finite(self, scores: Scores) -> Scores:
+    def _scored(
+        self,
+        images: list[np.ndarray],
+        labels: list[list[str]] | None,
+        progress: Progress | None,
+    ) -> Scores:
+        """The method's scores, checked."""
+        return self._finite(self._score(images, labels, progress), labels)
+
+    def _finite(self, scores: Scores, labels: list[list[str]] | None) -> Scores:
         """The scores, if every logit of a class is a number.
 
         Raises:
             NotFinite: naming the images and the likeliest cause.
         """
-        bad = np.flatnonzero(~np.isfinite(scores.logits).any(1) | _odd(scores.logits))
-        if len(bad):
-            raise NotFinite(self.backbone_, [int(i) for i in bad])
+        width = scores.logits.shape[1]
+        counts = [width] * len(scores.logits) if labels is None else map(len, labels)
+        rows = zip(scores.logits, counts, strict=True)
+        bad = [i for i, (row, n) in enumerate(rows) if not np.isfinite(row[:n]).all()]
+        if bad:
+            raise NotFinite(self.backbone_, self.networks(), bad)
         return scores
+
+    def networks(self) -> dict[str, Any]:
+        """Everything with weights that a score depends on, by name."""
+        return self.backbone_.networks()
 
     def _inputs(
         self, images: Any, candidates: Sequence[Sequence[str]] | None
@@ -277,18 +357,19 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if self.priors is None:
             return np.zeros(len(names))
         if isinstance(self.priors, Mapping):
-            missing = [n for n in names if n not in self.priors]
+            given = {composed(n): p for n, p in self.priors.items()}
+            missing = [n for n in names if n not in given]
             if missing:
                 raise InputError(f"priors lack {', '.join(map(repr, missing))}. Name every class.")
-            values = np.array([self.priors[n] for n in names], dtype=float)
+            values = as_numbers([given[n] for n in names])
         else:
-            values = np.array(list(self.priors), dtype=float)
+            values = as_numbers(self.priors)
         if values.shape != (len(names),) or not (np.isfinite(values) & (values > 0)).all():
             raise InputError(
-                f"priors are one positive number per class; got {values.tolist()!r:.80} for "
+                f"priors are one positive number per class; got {short(self.priors)} for "
                 f"{len(names)} classes."
             )
-        return np.log(values / values.sum())
+        return log_softmax(np.log(values))
 
 
 class Unfitted(InputError, NotFittedError):
@@ -304,14 +385,12 @@ def resolve(model: Any) -> Any:
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two sets of arguments are alike; arrays are compared by what they hold."""
-    return a.keys() == b.keys() and all(
-        a[k] is b[k] or (type(a[k]) is type(b[k]) and bool(np.all(a[k] == b[k]))) for k in a
-    )
-
-
-def _odd(logits: np.ndarray) -> np.ndarray:
-    """Rows with NaN or plus infinity; minus infinity stands where an image has no candidate."""
-    return (np.isnan(logits) | np.isposinf(logits)).any(1)
+    try:
+        return a.keys() == b.keys() and all(
+            a[k] is b[k] or (type(a[k]) is type(b[k]) and bool(np.all(a[k] == b[k]))) for k in a
+        )
+    except Exception:  # values that cannot be compared
+        return False
 
 
 def unique_prompts(groups: Iterable[list[str]]) -> tuple[list[str], list[np.ndarray]]:
@@ -323,10 +402,11 @@ def unique_prompts(groups: Iterable[list[str]]) -> tuple[list[str], list[np.ndar
 
 def _each(candidates: Sequence[Sequence[str]]) -> list[list[str]]:
     """The labels of every image, checked."""
-    if isinstance(candidates, str) or any(isinstance(own, str) for own in candidates):
+    several = isinstance(candidates, list | tuple | np.ndarray) or hasattr(candidates, "iloc")
+    if not several or any(isinstance(own, str) for own in candidates):
         raise InputError(
             "candidates holds one list of labels per image, such as [['cat', 'dog'], ['cat', "
-            f"'fox']] for two; got {candidates!r}."
+            f"'fox']] for two; got {short(candidates)}."
         )
     labels = []
     for position, own in enumerate(candidates):

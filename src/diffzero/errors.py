@@ -18,21 +18,22 @@ class NotFinite(InputError):
     """A network answered NaN or infinity, which is no score.
 
     Args:
-        model: The model; its weights are looked through for the cause.
+        model: The model, whose precision may be the cause.
+        networks: What has weights, by name; they are looked through for the cause.
         positions: Of the images, among those given.
     """
 
-    def __init__(self, model: Any, positions: list[int]) -> None:
+    def __init__(self, model: Any, networks: dict[str, Any], positions: list[int]) -> None:
         self.positions = positions
         shown = ", ".join(map(str, positions[:5])) + (", ..." if len(positions) > 5 else "")
         super().__init__(
             f"{model.name} answered NaN or infinity for {len(positions)} of the images (position "
-            f"{shown}): {_cause(model)}"
+            f"{shown}): {_cause(model, networks)}"
         )
 
 
-def _cause(model: Any) -> str:
-    for part, network in model.networks().items():
+def _cause(model: Any, networks: dict[str, Any]) -> str:
+    for part, network in networks.items():
         for name, tensor in network.named_parameters():
             if not bool(tensor.isfinite().all()):
                 return f"its {part} is damaged ({name} holds NaN or infinity); fetch it again."

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -35,17 +34,27 @@ class Check:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    kinds = float | int | np.float64 | np.float32 | np.float16 | np.int64
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def whole(low: int, high: int) -> Check:
-    """A whole number between two bounds, both included."""
+def whole(low: int, high: int, more: str = "") -> Check:
+    """A whole number between two bounds, both included.
+
+    NumPy's short integers are none: products of them would wrap around in silence.
+
+    Args:
+        low: The least.
+        high: The most.
+        more: How to get what lies above it, for the message.
+    """
 
     def fits(value: Any) -> bool:
-        ok = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+        ok = isinstance(value, int | np.int64) and not isinstance(value, bool)
         return ok and low <= int(value) <= high
 
-    return Check(f"a whole number from {low:,} to {high:,}", fits)
+    hint = f" ({more})" if more else ""
+    return Check(f"a whole number from {low:,} to {high:,}{hint}", fits)
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Check:
@@ -82,20 +91,29 @@ def interval(low: float = -math.inf, high: float = math.inf) -> Check:
     return Check(f"(min, max) with min < max{bounds}", fits)
 
 
-def several(each: Check) -> Check:
-    """At least one value in a list or tuple."""
+def several(each: Check, most: int = 1_000_000) -> Check:
+    """Between one and `most` values in a list or tuple."""
 
     def fits(value: Any) -> bool:
-        return isinstance(value, tuple | list) and len(value) > 0 and all(map(each.fits, value))
+        some = isinstance(value, tuple | list) and 0 < len(value) <= most
+        return some and all(map(each.fits, value))
 
-    return Check(f"a list, each {each.says}", fits)
+    bound = f" of at most {most:,}" if most < 1_000_000 else ""
+    return Check(f"a list{bound}, each {each.says}", fits)
 
 
 ANYTHING = Check("anything", lambda v: True)
 NOTHING = Check("None", lambda v: v is None)
 FLAG = Check("True or False", lambda v: isinstance(v, bool | np.bool_))
+CALLED = Check("a function, or None", lambda v: v is None or callable(v))
 WORDS = Check("a text", lambda v: isinstance(v, str))
-TEMPLATES = WORDS | several(WORDS) | NOTHING
+TEMPLATES = WORDS | several(WORDS, 1_000) | NOTHING
+DRAWS = whole(1, 1_024, "for more, average the logits of several seeds")
+STEPS = whole(1, 1_000)
+GUIDANCE = number(-1_000, 1_000)
+TEMPERATURE = Check("a number above 0, up to 1e+12", number(1e-12, 1e12).fits)
+LOG_SNR = interval(-100, 100)
+ARRAY = Check("an array", lambda v: isinstance(v, np.ndarray))
 PRIORS = NOTHING | Check(
     "one positive number per class, by name or in order",
     lambda v: isinstance(v, Mapping | list | tuple | np.ndarray),
@@ -118,18 +136,37 @@ def check_options(owner: Any) -> None:
         InputError: the first field whose value is not allowed.
     """
     for one in fields(owner):
-        check, value = one.metadata.get("check", ANYTHING), getattr(owner, one.name)
-        try:
-            fits = check.fits(value)
-        except Exception:  # a value that cannot even be compared
-            fits = False
-        if not fits:
-            raise InputError(f"{one.name} must be {check.says}; got {_short(value)}.")
+        check_value(one.name, getattr(owner, one.name), one.metadata.get("check", ANYTHING))
 
 
-def _short(value: Any) -> str:
+def check_value(name: str, value: Any, check: Check) -> None:
+    """Refuse a value that is not allowed.
+
+    Raises:
+        InputError: naming the argument, what it may be, and what was given.
+    """
     try:
-        text = repr(value)
+        fits = check.fits(value)
+    except Exception:  # a value that cannot even be compared
+        fits = False
+    if not fits:
+        raise InputError(f"{name} must be {check.says}; got {short(value)}.")
+
+
+def as_numbers(values: Any) -> np.ndarray:
+    """Values as float64; what is no number becomes NaN."""
+    try:
+        return np.asarray([float(v) if _is_real(v) else math.nan for v in values])
+    except (TypeError, ValueError, OverflowError):
+        return np.asarray(math.nan)
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it: on one line, of bounded length, whatever it is."""
+    try:
+        if isinstance(value, int) and abs(value) > 10**40:
+            return f"a whole number of {value.bit_length():,} bits"
+        text = " ".join(repr(value)[:1000].split())
     except Exception:
         text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."

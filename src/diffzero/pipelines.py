@@ -11,6 +11,7 @@ from typing import Any
 from .errors import InputError
 from .images import is_one
 from .methods import make, method_class
+from .options import short
 from .prompts import check_labels
 
 TASK = "zero-shot-image-classification"
@@ -154,7 +155,7 @@ def _model(task: Any, model: Any) -> Any:
         return task
     if task is not None and not _is_task(task):
         raise InputError(
-            f"The only task is {TASK!r}; got {task!r}. Give the model alone, or as model=."
+            f"The only task is {TASK!r}; got {short(task)}. Give the model alone, or as model=."
         )
     return "tiny-sd" if model is None else model
 
@@ -167,7 +168,7 @@ def _check_method(method: Any) -> None:
     if method is None:
         return
     if not isinstance(method, str):
-        raise InputError(f"method is the name of a method, such as 'elbo'; got {method!r}.")
+        raise InputError(f"method is the name of a method, such as 'elbo'; got {short(method)}.")
     method_class(method)  # an unknown name fails before the model is loaded
 
 
@@ -192,16 +193,32 @@ def _device(device: Any) -> str | None:
         return str(device)
     raise InputError(
         f"device is a name such as 'cpu' or 'cuda:1', a torch.device or the number of a GPU; got "
-        f"{device!r}."
+        f"{short(device)}."
     )
 
 
 def _dtype(dtype: Any, torch_dtype: Any) -> str | None:
     """A precision's name, of what transformers calls one, under either of its keywords."""
-    names = [str(d).removeprefix("torch.") for d in (dtype, torch_dtype) if d is not None]
+    given = [d for d in (dtype, torch_dtype) if d is not None]
+    names = [d if isinstance(d, str) else _torch_name(d) for d in given]
     if len(set(names)) > 1:
         raise InputError(f"dtype and torch_dtype are one argument; got {' and '.join(names)}.")
     return names[0] if names and names[0] != "auto" else None
+
+
+def _torch_name(dtype: Any) -> str:
+    """Name of a `torch.dtype`.
+
+    Raises:
+        InputError: it is none.
+    """
+    import torch
+
+    if not isinstance(dtype, torch.dtype):
+        raise InputError(
+            f"dtype is a name such as 'float16' or a torch.dtype; got {short(dtype)}."
+        )
+    return str(dtype).removeprefix("torch.")
 
 
 def _words(labels: Any) -> Any:
@@ -221,9 +238,9 @@ def _count(top_k: Any, labels: int) -> int:
     if top_k is None:
         return labels
     try:
-        count = labels if isinstance(top_k, bool) else top_k.__index__()
-    except AttributeError:
+        count = 0 if isinstance(top_k, bool) else int(top_k.__index__())
+    except Exception:  # it is no number
         count = 0
-    if count < 1 or isinstance(top_k, bool):
-        raise InputError(f"top_k is a number of labels, at least 1; got {top_k!r}.")
+    if count < 1:
+        raise InputError(f"top_k is a number of labels, at least 1; got {short(top_k)}.")
     return count

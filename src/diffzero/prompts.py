@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
+
 from .errors import InputError
+from .options import short
+
+MOST_LABELS, MOST_CHARACTERS = 100_000, 1_000
 
 
 class Reader(Protocol):
@@ -25,18 +32,17 @@ def check_labels(labels: Any, *, least: int = 2) -> list[str]:
     """Labels as a list of strings.
 
     Args:
-        labels: The label set.
+        labels: The label set: words, or whole numbers, in an order.
         least: The smallest number of them that makes sense.
 
+    Returns:
+        The labels in Unicode's composed form (NFC).
+
     Raises:
-        InputError: a bare string, fewer than `least`, blank or repeated labels.
+        InputError: no collection in an order, fewer than `least`, missing, blank or repeated
+            labels, or labels that are neither words nor whole numbers.
     """
-    if isinstance(labels, str):
-        raise InputError(
-            f"Labels are a list of words; got the single string {labels!r}. "
-            f"Write {[w.strip() for w in labels.split(',')]!r}."
-        )
-    names = [str(label) for label in labels]
+    names = [_name(label, i) for i, label in enumerate(label_list(labels))]
     if not names:
         raise InputError("The list of labels is empty. Give at least two words.")
     for position, name in enumerate(names):
@@ -54,6 +60,118 @@ def check_labels(labels: Any, *, least: int = 2) -> list[str]:
     return names
 
 
+def label_list(labels: Any) -> list[Any]:
+    """A collection of labels as a list, whatever they are.
+
+    Raises:
+        InputError: one text, nothing to go through, nothing in an order, a table, or too many.
+    """
+    if isinstance(labels, str):
+        words = [w.strip() for w in labels[:200].split(",")]
+        raise InputError(
+            f"Labels are a list of words; got the single string {short(labels)}. "
+            f"Write {short(words)}."
+        )
+    if isinstance(labels, set | frozenset | Mapping):
+        raise InputError(
+            f"Labels are a list of words in an order, which a {type(labels).__name__} has not; "
+            f"got {short(labels)}. Give a list."
+        )
+    if getattr(labels, "ndim", 1) != 1:
+        raise InputError(
+            f"Labels are one list of words; got {type(labels).__name__} of shape "
+            f"{short(getattr(labels, 'shape', '?'))}. Several labels per image are not read."
+        )
+    try:
+        if isinstance(labels, bytes | bytearray | memoryview):
+            raise TypeError
+        found = list(islice(labels, MOST_LABELS + 1))
+    except Exception:  # whatever going through it raises, it is no list
+        raise InputError(f"Labels are a list of words; got {short(labels)}.") from None
+    if len(found) > MOST_LABELS:
+        raise InputError(f"At most {MOST_LABELS:,} labels are read; these are more.")
+    return found
+
+
+def distinct(labels: Any, images: Any = None) -> list[Any]:
+    """The sorted distinct labels of images.
+
+    Args:
+        labels: One label per image.
+        images: The images, for their number.
+
+    Raises:
+        InputError: missing labels, several per image, or labels of different kinds.
+    """
+    if getattr(labels, "ndim", 1) == 2 and getattr(labels, "shape", ())[1:] == (1,):
+        labels = np.asarray(labels).ravel()  # a column is one label per image
+    found = label_list(labels)
+    check_each(found)
+    if isinstance(images, list | tuple) and len(images) != len(found):
+        raise InputError(
+            f"y holds one label per image; got {len(found)} labels for {len(images)} images."
+        )
+    if len({isinstance(label, str) for label in found}) > 1:
+        raise InputError("y holds words and numbers side by side; make them one kind.")
+    return sorted(set(found))
+
+
+def check_each(labels: Sequence[Any]) -> None:
+    """Refuse labels of images that are no words or whole numbers.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for position, label in enumerate(labels):
+        _name(label, position)
+
+
+def _name(label: Any, position: int) -> str:
+    """A label as words.
+
+    Raises:
+        InputError: a missing one, or what is neither a text nor a whole number.
+    """
+    if isinstance(label, str):
+        name = str(label)
+        if not _is_text(name):
+            raise InputError(
+                f"Label {position + 1} is no word: it has {len(name):,} characters, or some that "
+                f"are no text; got {short(name)}."
+            )
+        return composed(name)
+    if isinstance(label, int | np.integer) and not isinstance(label, bool):
+        if abs(int(label)) < 10**18:
+            return str(int(label))
+    elif _is_missing(label):
+        raise InputError(
+            f"Label {position + 1} is missing ({short(label)}), and a missing label is no class. "
+            "Drop it first."
+        )
+    raise InputError(
+        f"Label {position + 1} is a {type(label).__name__}: labels are words or whole numbers; "
+        f"got {short(label)}. Several labels per image are not read."
+    )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a tokenizer can be given it: of bounded length, without halves of characters."""
+    return len(name) <= MOST_CHARACTERS and not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def _is_missing(label: Any) -> bool:
+    """None, NaN of any library, NaT, or a masked value."""
+    if label is None or label is np.ma.masked or type(label).__name__ in ("NAType", "NaTType"):
+        return True
+    real = isinstance(label, float | np.floating)
+    return (real and bool(np.isnan(label))) or (isinstance(label, np.generic) and label != label)
+
+
+def composed(name: Any) -> Any:
+    """A text in Unicode's composed form (NFC); anything else as it is."""
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
+
+
 def check_templates(template: str | Sequence[str] | None, default: str) -> list[str]:
     """Templates as a list; `default` if None.
 
@@ -64,9 +182,14 @@ def check_templates(template: str | Sequence[str] | None, default: str) -> list[
     if not templates:
         raise InputError("The list of templates is empty. Give at least one, such as 'a {}'.")
     for one in templates:
+        if not isinstance(one, str) or not _is_text(one):
+            raise InputError(
+                f"A template is a text of at most {MOST_CHARACTERS:,} characters; got "
+                f"{short(one)}."
+            )
         if one.count("{}") != 1:
             raise InputError(
-                f"A template holds one {{}} where the label goes; got {one!r}. "
+                f"A template holds one {{}} where the label goes; got {short(one)}. "
                 "Write for example 'a photo of a {}'."
             )
     return templates
@@ -122,4 +245,5 @@ def unknown_words(reader: Reader, label: str) -> list[str]:
     """Words of a label that a model with a closed vocabulary never saw."""
     if reader.vocabulary is None:
         return []
-    return [w for w in re.findall(r"[^\W\d_]+|\d", label.lower()) if w not in reader.vocabulary]
+    words = re.findall(r"[^\W\d_]+|\S", label.lower())  # a sign or an emoji is a word too
+    return [w for w in words if w not in reader.vocabulary]

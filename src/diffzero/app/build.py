@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..options import short
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
     for setting in settings or []:
         name, equals, value = setting.partition("=")
         if not equals or not name:
-            raise InputError(f"--set takes name=value; got {setting!r}.")
+            raise InputError(f"--set takes name=value; got {short(setting)}.")
         try:
             options[name.replace("-", "_")] = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -155,7 +156,7 @@ def parse_priors(text: str) -> dict[str, float]:
         InputError: another form, a number that is not finite and positive, or two for one label.
     """
     wrong = InputError(
-        f"--priors takes label=number,... with one positive number per label; got {text!r}."
+        f"--priors takes label=number,... with one positive number per label; got {short(text)}."
     )
     try:
         (items,) = csv.reader([text], skipinitialspace=True)
@@ -177,5 +178,5 @@ def parse_shortlist(text: str) -> tuple[str, int]:
     """
     model, _, keep = text.rpartition(":")
     if not model or not (keep.isascii() and keep.isdigit()):
-        raise InputError(f"--shortlist takes MODEL:N, such as tiny-clip:5; got {text!r}.")
+        raise InputError(f"--shortlist takes MODEL:N, such as tiny-clip:5; got {short(text)}.")
     return model, int(keep)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..reach import hub_or_cache
 from .cells import encoded
 from .columns import image_column, label_column
 from .dataset import Dataset
@@ -31,8 +32,9 @@ def open_hub(
     import datasets
 
     try:
-        part = split or _evaluated(datasets.get_dataset_split_names(source))
-        table = datasets.load_dataset(source, split=part)
+        with hub_or_cache():
+            part = split or _evaluated(datasets.get_dataset_split_names(source))
+            table = datasets.load_dataset(source, split=part)
     except Exception as error:  # the hub client raises a dozen types for "not there"
         raise InputError(
             f"{source}: neither a local file or folder nor a data set that the hub could give "

@@ -120,7 +120,8 @@ def limit(kind: str | None = None) -> int:
 
 
 def short(name: str) -> str:
-    """A name that fits into a message."""
+    """A name that fits into a message, on one line."""
+    name = "".join(repr(c)[1:-1] if c in "\n\r\v\f\x85\u2028\u2029" else c for c in name)
     return name if len(name) <= 300 else f"{name[:120]}...{name[-60:]}"
 
 

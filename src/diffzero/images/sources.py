@@ -176,7 +176,14 @@ def split_images(sources: Any) -> list[Any]:
     if isinstance(sources, list | tuple):
         _refuse_one_for_many(sources)
         return list(sources)
-    return [_held(source, i) for i, source in enumerate(sources)]
+    try:
+        steps = iter(sources)
+    except Exception as error:  # an object of anybody's making
+        raise InputError(
+            f"A {type(sources).__name__} cannot be gone through for images "
+            f"({type(error).__name__}). Give a list."
+        ) from None
+    return [_held(source, i) for i, source in enumerate(steps)]
 
 
 # -- telling kinds apart -------------------------------------------------------------------
@@ -425,6 +432,10 @@ def _frames(frames: Any) -> list[Any]:
 
 def _held(source: Any, position: int) -> Any:
     """An item of an iterator, copied if the next step would turn it into another frame."""
+    if isinstance(source, int | float | complex):  # at once: ranges have no end to speak of
+        raise InputError(
+            f"Image {position}: a number is no image; got {type(source).__name__}{_hint(source)}."
+        )
     if not _is_pil(source):
         return source
     with pillow(f"Image {position}"):

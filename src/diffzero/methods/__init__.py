@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import InputError
-from ..options import check_options
+from ..options import check_options, short
 
 METHODS = {
     "likelihood": ("likelihood", "Likelihood"),
@@ -31,7 +31,7 @@ def method_class(name: str) -> Any:
         InputError: an unknown name.
     """
     if name not in METHODS:
-        raise InputError(f"No method {name!r}; there are {', '.join(METHODS)}.")
+        raise InputError(f"No method {short(name)}; there are {', '.join(METHODS)}.")
     module, cls = METHODS[name]
     return getattr(import_module(f".{module}", __name__), cls)
 
@@ -47,7 +47,7 @@ def make(name: str, backbone: Any, options: dict[str, Any]) -> Any:
     for option in options:
         if option not in known:
             raise InputError(
-                f"Method {name} has no argument {option!r}; it has {', '.join(known)}."
+                f"Method {name} has no argument {short(option)}; it has {', '.join(known)}."
             )
     made = cls(backbone, **options)
     check_options(made)

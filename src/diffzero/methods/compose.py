@@ -26,7 +26,18 @@ from ..classifier import Classifier, Progress, Scores, resolve
 from ..errors import InputError
 from ..images import affine
 from ..noise import image_key, jitter
-from ..options import ANYTHING, NOTHING, SEED, WORDS, option, several, whole
+from ..options import (
+    ANYTHING,
+    ARRAY,
+    NOTHING,
+    SEED,
+    WORDS,
+    as_numbers,
+    number,
+    option,
+    several,
+    whole,
+)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -71,6 +82,11 @@ class _Combination(Classifier):
         """Whether every member is."""
         return all(member.calibrated for member in self._members())
 
+    def networks(self) -> dict[str, Any]:
+        """Those of all members: any may be why a score is not finite."""
+        found = (member.networks() for member in self._members())
+        return {name: network for own in found for name, network in own.items()}
+
     @property
     def backbone_(self) -> Any:
         """The last member's model, the one that decides: records bear its name."""
@@ -84,7 +100,7 @@ class _Combination(Classifier):
         progress: Progress | None,
     ) -> tuple[np.ndarray, Scores]:
         """A member's `log p(c | image)` `[b, k]`, with its own temperature and priors."""
-        scores = member._score(images, labels, progress)
+        scores = member._scored(images, labels, progress)
         return member.log_probabilities(scores, fitted=labels is None), scores
 
 
@@ -147,7 +163,7 @@ class Shortlist(_Combination):
             for row, o in zip(log_p, own, strict=True)
         ]
         words = [[o[c] for c in columns] for o, columns in zip(own, kept, strict=True)]
-        more = self.then_._score(images, words, progress)
+        more = self.then_._scored(images, words, progress)
         second = more.logits / self.then_.temperature_in_use()
         for row, columns, decided in zip(log_p, kept, second, strict=True):
             mass = np.logaddexp.reduce(row[columns])
@@ -177,8 +193,10 @@ class Blend(_Combination):
     needs: ClassVar[str] = "what its members need"
     cost: ClassVar[str] = "the sum of the members'"
 
-    members: Sequence[Any] = option((), ANYTHING, positional=True)
-    weights: Sequence[float] | None = option(None, ANYTHING, positional=True)
+    members: Sequence[Any] = option((), several(ANYTHING, 64), positional=True)
+    weights: Sequence[float] | None = option(
+        None, several(number(1e-6, 1e6), 64) | ARRAY | NOTHING, positional=True
+    )
 
     def count_evals(self, n_labels: int) -> int:
         """The sum of the members'."""
@@ -188,8 +206,8 @@ class Blend(_Combination):
         members = list(self.members)
         if len(members) < 2:
             raise InputError(f"Blend takes at least two members; got {len(members)}.")
-        raw = np.ones(len(members)) if self.weights is None else np.array(self.weights, float)
-        if raw.shape != (len(members),) or not (raw > 0).all():
+        raw = np.ones(len(members)) if self.weights is None else as_numbers(self.weights)
+        if raw.shape != (len(members),) or not ((raw > 0) & np.isfinite(raw)).all():
             raise InputError(
                 f"weights are one positive number per member; got {list(raw)} for {len(members)}."
             )
@@ -246,9 +264,9 @@ class HandOver(_Combination):
     first: Any = option(None, ANYTHING, positional=True)
     then: Any = option(None, ANYTHING, positional=True)
     templates: Sequence[str] = option(
-        ("a photo of a {}", "a picture of a {}", "a {}"), several(WORDS), positional=True
+        ("a photo of a {}", "a picture of a {}", "a {}"), several(WORDS, 64), positional=True
     )
-    augmentations: int = option(4, whole(0, 1_000), positional=True)
+    augmentations: int = option(4, whole(0, 64), positional=True)
 
     def count_evals(self, n_labels: int) -> int:
         """At most: as if every image were handed over."""
@@ -279,8 +297,8 @@ class HandOver(_Combination):
             again, more = self._log_proba(variant, images, labels, progress)
             answers.append(again.argmax(1))
             evals += more.evals
-        for number in range(self.augmentations):
-            turned = [_turned(i, image_key(self.seed or 0, i), number) for i in images]
+        for turn in range(self.augmentations):
+            turned = [_turned(i, image_key(self.seed or 0, i), turn) for i in images]
             again, more = self._log_proba(self.first_, turned, labels, progress)
             answers.append(again.argmax(1))
             evals += more.evals

@@ -34,7 +34,19 @@ from ..errors import InputError
 from ..models.attention import captured
 from ..models.conditioner import Condition
 from ..models.denoiser import as_column
-from ..options import ANYTHING, FLAG, NOTHING, WORDS, number, one_of, option, several, whole
+from ..options import (
+    ANYTHING,
+    DRAWS,
+    FLAG,
+    NOTHING,
+    WORDS,
+    number,
+    one_of,
+    option,
+    several,
+    short,
+    whole,
+)
 from ..scoring.denoising import noised
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from .common import Classes, DiffusionMethod, text_of
@@ -102,7 +114,7 @@ class CrossAttention(DiffusionMethod):
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     t: float = option(0.3, number(0, 1, above=True))
-    draws: int = option(1, whole(1, 10_000))
+    draws: int = option(1, DRAWS)
     layers: str | Sequence[str] | None = option(None, WORDS | several(WORDS) | NOTHING)
     aggregate: Literal["mean", "count"] = option("mean", one_of("mean", "count"))
     threshold: float | None = option(None, number() | NOTHING)
@@ -140,7 +152,8 @@ class CrossAttention(DiffusionMethod):
         self._form = FORMS.get(self.form, self.form)
         if self._form.count("{}") != 1:
             raise InputError(
-                f"form is photo, short, or a text with one {{}} for the label; got {self.form!r}."
+                "form is photo, short, or a text with one {} for the label; got "
+                f"{short(self.form)}."
             )
         self._text = text_of(self.backbone_, self.method)
         self._known: dict[tuple[str, ...], list[list[int]]] = {}
@@ -152,7 +165,7 @@ class CrossAttention(DiffusionMethod):
             if patterns is None or any(fnmatch(name, p) for p in patterns)
         }
         if not self._modules:
-            raise InputError(f"layers {self.layers!r} match none of {', '.join(modules)}.")
+            raise InputError(f"layers {short(self.layers)} match none of {', '.join(modules)}.")
 
     def _check_labels(self, labels: Sequence[list[str]]) -> None:
         super()._check_labels(labels)
@@ -271,7 +284,7 @@ class CrossAttention(DiffusionMethod):
                 values.append(layer.mean(1))
             else:
                 bar = layer.mean() if self.threshold is None else self.threshold
-                values.append((layer > bar).double().mean(1))
+                values.append(((layer > bar) + 0 * layer).mean(1))  # NaN stays NaN
         return torch.stack(values).mean(0).cpu().numpy()
 
     def heat_maps(

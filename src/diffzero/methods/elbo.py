@@ -18,7 +18,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -28,13 +28,22 @@ from scipy.special import logsumexp
 from ..classifier import Progress, Scores
 from ..models.denoiser import Target
 from ..noise import quantiles
-from ..options import ANYTHING, NOTHING, TEMPLATES, interval, number, one_of, option, whole
+from ..options import (
+    ANYTHING,
+    DRAWS,
+    GUIDANCE,
+    LOG_SNR,
+    NOTHING,
+    TEMPLATES,
+    interval,
+    one_of,
+    option,
+)
 from ..scoring.denoising import Loss, denoising_errors
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from ..scoring.times import Times, Weights
 from .common import Classes, DiffusionMethod, as_scores
 
-DRAWS = whole(1, 10_000)
 _SHARED = ("weights", "loss", "target", "template", "log_snr_range", "t_range", "guidance")
 
 
@@ -46,9 +55,9 @@ class ErrorMethod(DiffusionMethod):
     loss: Loss = option("l2", one_of("l2", "l1"))
     target: Target = option("eps", one_of("eps", "x", "v"))
     template: str | Sequence[str] | None = option(None, TEMPLATES)
-    log_snr_range: tuple[float, float] | None = option(None, interval() | NOTHING)
+    log_snr_range: tuple[float, float] | None = option(None, LOG_SNR | NOTHING)
     t_range: tuple[float, float] | None = option(None, interval(0, 1) | NOTHING)
-    guidance: float = option(1.0, number())
+    guidance: float = option(1.0, GUIDANCE)
 
     def _check_options(self) -> None:
         schedule = self.backbone_.schedule
@@ -93,7 +102,7 @@ class ErrorMethod(DiffusionMethod):
         loaded, labels = self._inputs(images, candidates)
         classes = self._classes(len(loaded), labels)
         outcomes = list(self._outcomes(loaded, classes, progress))
-        return self._finite(as_scores(outcomes)), [o.extra for o in outcomes]
+        return self._finite(as_scores(outcomes), labels), [o.extra for o in outcomes]
 
     def _evaluate(self, batch: Batch, classes: Classes) -> Results:
         errors = denoising_errors(
@@ -151,8 +160,13 @@ class ELBO(ErrorMethod):
             errors: NaN where a class was not given a draw.
             t: Times of the draws, `[draws]`; needed where weights differ with time.
         """
-        w = self.times_.weight(np.ones(len(errors)) if t is None else t)[:, None, None]
         mean = np.nanmean if np.isnan(errors).any() else np.mean
+        return self._joined(errors, t, mean)
+
+    def _joined(
+        self, errors: np.ndarray, t: np.ndarray | None, mean: Callable[..., Any]
+    ) -> np.ndarray:
+        w = self.times_.weight(np.ones(len(errors)) if t is None else t)[:, None, None]
         per_prompt = -mean(w * errors, axis=0)
         if per_prompt.shape[1] == 1:
             return per_prompt[:, 0]
@@ -166,4 +180,5 @@ class ELBO(ErrorMethod):
         t = self.times_of(subject.key, draws)
         errors = yield Jobs.dense(classes.rows[image], draws, t)
         cube = errors.reshape(self.draws, -1, len(self.templates_))
-        return Outcome(self.reduce(cube, t), extra=cube)
+        # Every draw was given, so that NaN is what the network said, and is not passed over.
+        return Outcome(self._joined(cube, t, np.mean), extra=cube)

@@ -37,7 +37,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..images import digest, image_files
-from ..options import ANYTHING, TEMPLATES, number, one_of, option, whole
+from ..options import ANYTHING, GUIDANCE, STEPS, TEMPLATES, one_of, option, whole
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from ..scoring.ode import flow, log_grid, s_range
 from .common import Classes, DiffusionMethod
@@ -75,14 +75,14 @@ class LatentKNN(DiffusionMethod):
     cost: ClassVar[str] = "classes * steps; twice that with heun, and twice that with guidance"
 
     backbone: Any = option("digits-ddpm", ANYTHING, positional=True)
-    steps: int = option(25, whole(1, 10_000))
+    steps: int = option(25, STEPS)
     solver: Literal["euler", "heun"] = option("euler", one_of("euler", "heun"))
     k: int = option(2, whole(1, 10_000))
     pick: Literal["outlier", "inlier"] = option("outlier", one_of("outlier", "inlier"))
     reduce: Literal["mean", "kth"] = option("mean", one_of("mean", "kth"))
     reference: Any = option(None, ANYTHING)
     template: str | None = option(None, TEMPLATES)
-    guidance: float = option(1.0, number())
+    guidance: float = option(1.0, GUIDANCE)
 
     def count_evals(self, n_labels: int) -> int:
         """`classes * steps`, twice that with Heun and twice that with guidance."""

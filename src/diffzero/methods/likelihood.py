@@ -38,7 +38,19 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..noise import dequantisation, probe
-from ..options import ANYTHING, FLAG, NOTHING, TEMPLATES, interval, number, one_of, option, whole
+from ..options import (
+    ANYTHING,
+    DRAWS,
+    FLAG,
+    GUIDANCE,
+    NOTHING,
+    STEPS,
+    TEMPLATES,
+    interval,
+    number,
+    one_of,
+    option,
+)
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from ..scoring.ode import log_density
 from .common import Classes, DiffusionMethod
@@ -83,11 +95,11 @@ class Likelihood(DiffusionMethod):
     draw_arguments: ClassVar[tuple[str, ...]] = ("probes",)
 
     backbone: Any = option("digits-ddpm", ANYTHING, positional=True)
-    steps: int = option(25, whole(1, 10_000))
+    steps: int = option(25, STEPS)
     solver: Literal["heun", "adaptive"] = option("heun", one_of("heun", "adaptive"))
     rtol: float = option(1e-4, number(1e-12, 1))
     atol: float = option(1e-4, number(1e-12, 1))
-    probes: int = option(1, whole(1, 10_000))
+    probes: int = option(1, DRAWS)
     probe: Literal["rademacher", "gaussian"] = option(
         "rademacher", one_of("rademacher", "gaussian")
     )
@@ -96,7 +108,7 @@ class Likelihood(DiffusionMethod):
     dequantise: bool = option(True, FLAG)
     s_range: tuple[float, float] | None = option(None, interval(1e-9, 1e9) | NOTHING)
     template: str | None = option(None, TEMPLATES)
-    guidance: float = option(1.0, number())
+    guidance: float = option(1.0, GUIDANCE)
 
     def count_evals(self, n_labels: int) -> int:
         """`classes * (2 steps + 1)`, twice that with guidance; what Heun takes."""

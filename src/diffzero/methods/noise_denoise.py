@@ -30,7 +30,19 @@ from torch.nn import functional
 from ..classifier import resolve
 from ..errors import InputError
 from ..models.clip import ClipBackbone
-from ..options import ANYTHING, FLAG, TEMPLATES, number, one_of, option, several, whole
+from ..options import (
+    ANYTHING,
+    DRAWS,
+    FLAG,
+    GUIDANCE,
+    STEPS,
+    TEMPLATES,
+    number,
+    one_of,
+    option,
+    several,
+    short,
+)
 from ..scoring.denoising import noised
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject, run
 from ..scoring.samplers import SAMPLERS, Sampler, denoise, executed_steps
@@ -68,7 +80,9 @@ def clip_features(clip: Any, images: Tensor) -> Tensor:
     """CLIP's unit vectors `[b, d]` of images `[b, 3, s, s]` in [-1, 1]."""
     grey = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     arrays = grey.permute(0, 2, 3, 1).cpu().numpy()
-    return clip.image_features(list(arrays)).to(images.device)
+    features = clip.image_features(list(arrays)).to(images.device)
+    whole = images.flatten(1).isfinite().all(1, keepdim=True)  # whole numbers hide NaN
+    return torch.where(whole, features, torch.nan)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -78,14 +92,14 @@ class _NoiseDenoise(DiffusionMethod):
     draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
     expects: ClassVar[bool] = False
 
-    steps: int = option(20, whole(1, 10_000))
-    draws: int = option(4, whole(1, 10_000))
+    steps: int = option(20, STEPS)
+    draws: int = option(4, DRAWS)
     sampler: Sampler = option("ddim", one_of(*SAMPLERS))
     distance: Distance = option("pixel-l2", one_of(*DISTANCES))
     clip: Any = option("tiny-clip", ANYTHING)
     shared_noise: bool = option(True, FLAG)
     template: str | None = option(None, TEMPLATES)
-    guidance: float = option(1.0, number())
+    guidance: float = option(1.0, GUIDANCE)
 
     @abstractmethod
     def _levels(self) -> list[float]:
@@ -105,7 +119,14 @@ class _NoiseDenoise(DiffusionMethod):
         if self.distance == "clip-l2":
             self._clip = resolve(self.clip)
             if not isinstance(self._clip, ClipBackbone):
-                raise InputError(f"distance clip-l2 needs a CLIP model; {self.clip!r} is none.")
+                raise InputError(
+                    f"distance clip-l2 needs a CLIP model; {short(self.clip)} is none."
+                )
+
+    def networks(self) -> dict[str, Any]:
+        """The diffusion model's, and CLIP's where distances are CLIP's."""
+        own = {} if self._clip is None else {"CLIP model": self._clip.model}
+        return super().networks() | own
 
     def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
         distances = yield self._jobs(classes.rows[image])
@@ -251,8 +272,10 @@ class NoiseDenoiseVote(_NoiseDenoise):
     )
 
     backbone: Any = option("digits-ddpm", ANYTHING, positional=True)
-    levels: Sequence[float] = option((0.3, 0.4, 0.5, 0.6, 0.7), several(number(0, 1, above=True)))
-    draws: int = option(1, whole(1, 10_000))
+    levels: Sequence[float] = option(
+        (0.3, 0.4, 0.5, 0.6, 0.7), several(number(0, 1, above=True), 64)
+    )
+    draws: int = option(1, DRAWS)
 
     def _levels(self) -> list[float]:
         return list(self.levels)
@@ -267,6 +290,8 @@ def vote_logits(distances: np.ndarray) -> np.ndarray:
     The classes are ordered by mean rank, then by mean distance; the tie-break of the one at place
     p (from 0) of K is `(K - 1 - p) / K`.
     """
+    if not np.isfinite(distances).all():
+        return np.full(len(distances), np.nan)  # a vote would hide what the network said
     k = len(distances)
     votes = np.bincount(distances.argmin(0), minlength=k).astype(float)
     ranks = distances.argsort(0, kind="stable").argsort(0, kind="stable").mean(1)

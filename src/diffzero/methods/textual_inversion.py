@@ -31,8 +31,10 @@ from ..images import affine, to_tensor
 from ..noise import image_key, jitter, quantiles
 from ..options import (
     ANYTHING,
+    DRAWS,
     FLAG,
     NOTHING,
+    STEPS,
     TEMPLATES,
     WORDS,
     interval,
@@ -98,10 +100,10 @@ class TextualInversion(DiffusionMethod):
     draw_arguments: ClassVar[tuple[str, ...]] = ("steps", "draws")
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
-    steps: int = option(100, whole(1, 10_000))
+    steps: int = option(100, STEPS)
     rate: float = option(5e-3, number(0, 1e6, above=True))
-    draws: int = option(4, whole(1, 10_000))
-    augmentations: int = option(7, whole(0, 1_000))
+    draws: int = option(4, DRAWS)
+    augmentations: int = option(7, whole(0, 64))
     flip: bool = option(False, FLAG)
     start: str = option("mean", WORDS)
     pool: Literal["token", "eos"] = option("token", one_of("token", "eos"))

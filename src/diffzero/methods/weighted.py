@@ -34,7 +34,18 @@ import torch
 from torch import Tensor
 
 from ..noise import quantiles
-from ..options import ANYTHING, NOTHING, TEMPLATES, interval, number, one_of, option, whole
+from ..options import (
+    ANYTHING,
+    DRAWS,
+    LOG_SNR,
+    NOTHING,
+    STEPS,
+    TEMPLATES,
+    interval,
+    number,
+    one_of,
+    option,
+)
 from ..scoring.denoising import distance, noised
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from ..scoring.times import Times, Weights
@@ -75,13 +86,13 @@ class Weighted(DiffusionMethod):
     draw_arguments: ClassVar[tuple[str, ...]] = ("steps", "draws")
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
-    steps: int = option(16, whole(1, 10_000))
-    draws: int = option(4, whole(1, 10_000))
+    steps: int = option(16, STEPS)
+    draws: int = option(4, DRAWS)
     optimizer: Literal["mirror", "adam"] = option("mirror", one_of("mirror", "adam"))
     rate: float = option(0.03, number(0, 1e6, above=True))
     weights: Weights = option("uniform", one_of("uniform", "elbo"))
     t_range: tuple[float, float] | None = option(None, interval(0, 1) | NOTHING)
-    log_snr_range: tuple[float, float] | None = option(None, interval() | NOTHING)
+    log_snr_range: tuple[float, float] | None = option(None, LOG_SNR | NOTHING)
     template: str | None = option(None, TEMPLATES)
 
     def count_evals(self, n_labels: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -108,12 +109,14 @@ class Backbone:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images `[b, 3, s, s]` in [-1, 1] to `x_0` `[b, *shape]`, ready for the network."""
-        return self.codec.encode(images.to(self.device)).to(self.device, self.dtype)
+        with running(self.name, "image encoder"):
+            return self.codec.encode(images.to(self.device)).to(self.device, self.dtype)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """`x_0` `[b, *shape]` to images `[b, 3, s, s]` in [-1, 1]."""
-        return self.codec.decode(x)
+        with running(self.name, "image decoder"):
+            return self.codec.decode(x)
 
     def embed(self, prompts: list[str]) -> Condition:
         """One condition row per prompt; the empty prompt is the unconditional model.
@@ -121,12 +124,13 @@ class Backbone:
         Raises:
             InputError: a prompt that the model cannot take.
         """
-        with naming(self.name):
+        with naming(self.name), running(self.name, "text encoder"):
             return self.conditioner.embed(prompts)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
         """One prediction per row: `x_t` `[b, *shape]`, `t` `[b]` in [0, 1]."""
-        return self.denoiser(x_t, t, cond)
+        with running(self.name, "network"):
+            return self.denoiser(x_t, t, cond)
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha, sigma)`, float64, of what the network takes for the time `t`, see
@@ -206,6 +210,25 @@ def rows_that_fit(free: int, shape: tuple[int, ...], dtype: torch.dtype) -> int:
     """Rows of `x_0` of this shape whose activations fit so many bytes, from 1 to 64."""
     row = int(torch.Size(shape[1:]).numel()) * PLACE_NUMBERS * dtype.itemsize
     return max(1, min(64, int(0.8 * free) // row))
+
+
+@contextmanager
+def running(name: str, part: str) -> Iterator[None]:
+    """What a part of a model raises when its configuration does not fit it, as one sentence.
+
+    Raises:
+        InputError: naming the part and what it said; memory that runs out stays what it is.
+    """
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{name}: its {part} does not run on this input: {said}. The model's parts may not "
+            "belong together; fetch it again."
+        ) from error
 
 
 class naming:

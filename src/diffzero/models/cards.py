@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
+from ..options import number, whole
 
+_POSITIVE = number(0, above=True)
 ZOO = Path(__file__).parent.parent / "zoo"
 
 
@@ -108,7 +110,7 @@ def card_of_folder(path: Path, family: str, **own: Any) -> Card:
     if file.is_file():
         try:
             data = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        except (yaml.YAMLError, ValueError, OSError, RecursionError):
             raise InputError(f"{file}: damaged; fix it or remove it.") from None
         _check_card(file, data)
     return Card(**(data | {"name": path.name, "source": str(path)} | own | {"family": family}))
@@ -134,8 +136,7 @@ def _fits(kind: str, value: Any) -> bool:
     if kind.startswith("list[dict"):
         parts = {"method", "settings", "fitted"}
         return isinstance(value, list) and all(
-            isinstance(v, dict) and set(v) == parts and isinstance(v["fitted"], dict)
-            for v in value
+            isinstance(v, dict) and set(v) == parts and _is_fitted(v) for v in value
         )
     if kind.startswith("dict"):
         return isinstance(value, dict) and all(
@@ -143,9 +144,18 @@ def _fits(kind: str, value: Any) -> bool:
         )
     if kind == "bool":
         return isinstance(value, bool)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("float"):
-        return number and abs(value) < float("inf")
+        return _POSITIVE.fits(value)
     if kind.startswith("int"):
-        return number and isinstance(value, int) and 0 < value < 10**5
+        return whole(1, 10**5).fits(value)
     return isinstance(value, str)
+
+
+def _is_fitted(entry: dict[str, Any]) -> bool:
+    """Whether an entry of `temperatures` has a method, settings and temperatures by draws."""
+    fitted = entry["fitted"]
+    if not isinstance(entry["method"], str) or not isinstance(entry["settings"], dict):
+        return False
+    return isinstance(fitted, dict) and all(
+        whole(1, 10**9).fits(n) and _POSITIVE.fits(t) for n, t in fitted.items()
+    )

@@ -14,9 +14,16 @@ from typing import Any
 
 from ..errors import InputError
 from .family import Family, Parts, check_class, family_named, family_of_pipeline
+from .limits import check_values
 
-MOST_LAYERS, MOST_WIDTH, MOST_ITEMS = 512, 2**24, 4096
 MOST_JSON = 64 * 2**20  # bytes of a configuration or tokenizer file
+REALS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+COUNTED = ("position_ids", "num_batches_tracked")  # tensors that are whole numbers by right
+NEEDED = {
+    "tokenizer": ("tokenizer.json", "vocab.json", "vocab.txt", "*.model"),
+    "processor": ("preprocessor_config.json", "processor_config.json"),
+    "scheduler": ("scheduler_config.json",),
+}
 WEIGHTS = re.compile(r"(?P<stem>.*?)(\.(?P<variant>fp16|bf16))?(-\d+-of-\d+)?\.safetensors")
 
 
@@ -54,12 +61,22 @@ def check_folder(path: Path, family: Family, allow_pickle: bool) -> None:
             continue
         if not folder.is_dir():
             raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
-        for file in folder.glob("*.json"):
+        for file in sorted(folder.glob("*.json")):
             read_json(file)
         if part in family.weighted:
             _check_weights(folder, allow_pickle)
-        elif not any(folder.glob("*.json")):
-            raise InputError(f"{folder}: holds no configuration; fetch the checkpoint again.")
+        else:
+            _check_present(folder, part)
+
+
+def _check_present(folder: Path, part: str) -> None:
+    """Refuse a tokenizer without words, a processor or a scheduler without its numbers."""
+    names = NEEDED.get(part.split("_")[0], ("*.json",))
+    if not any(file.is_file() for name in names for file in folder.glob(name)):
+        raise InputError(
+            f"{folder}: the {part} lacks its files ({' or '.join(names)}); fetch the checkpoint "
+            "again."
+        )
 
 
 def folder_of(path: Path, part: str) -> Path:
@@ -107,7 +124,30 @@ def read_parts(
         if part in family.weighted:
             aside = text_place is not None and part.startswith("text_encoder")
             parts[part] = parts[part].to(text_place if aside else place)
+    _check_tokens(path, parts)
     return parts
+
+
+def _check_tokens(path: Path, parts: Parts) -> None:
+    """Refuse a tokenizer whose special tokens its text encoder has no rows for."""
+    for part, tokens in parts.items():
+        encoder = parts.get(part.replace("tokenizer", "text_encoder"), parts.get("model"))
+        if not part.startswith("tokenizer") or encoder is None:
+            continue
+        table: Any = getattr(encoder, "text_model", encoder)
+        rows = table.get_input_embeddings().num_embeddings
+        for name in ("bos_token", "eos_token", "pad_token"):
+            number = getattr(tokens, f"{name}_id", None)
+            if number is None and name == "pad_token":
+                raise InputError(
+                    f"{folder_of(path, part)}: the tokenizer has no {name}, which fills prompts "
+                    "up; name it in tokenizer_config.json."
+                )
+            if number is not None and not 0 <= number < rows:
+                raise InputError(
+                    f"{folder_of(path, part)}: {name} {getattr(tokens, name)!r} is token "
+                    f"{number}, and the text encoder knows {rows}; the two do not belong together."
+                )
 
 
 def _class_of(entry: Any, allowed: tuple[str, ...]) -> str:
@@ -128,6 +168,7 @@ def _read(name: str, where: Path, dtype: Any, allow_pickle: bool, weighted: bool
     model, info = cls.from_pretrained(
         str(where),
         local_files_only=True,
+        ignore_mismatched_sizes=library == "transformers",  # they are refused below, by name
         use_safetensors=None if allow_pickle else True,
         variant=variant_of(where),
         output_loading_info=True,
@@ -150,10 +191,11 @@ def library_of(name: str) -> str:
 
 
 def _check_complete(where: Path, model: Any, info: dict[str, Any]) -> None:
-    """Refuse a network of which the files lack tensors: they would be random numbers.
+    """Refuse a network that its files do not fit: what they lack would be random numbers, and
+    what they have beside it means another network.
 
     Raises:
-        InputError: naming them.
+        InputError: naming the tensors.
     """
     parameters = {name for name, _ in model.named_parameters()}
     missing = sorted(parameters.intersection(info.get("missing_keys") or ()))
@@ -165,9 +207,29 @@ def _check_complete(where: Path, model: Any, info: dict[str, Any]) -> None:
     wrong = [str(k[0] if isinstance(k, tuple) else k) for k in info.get("mismatched_keys") or ()]
     if wrong:
         raise InputError(
-            f"{where}: tensors of other shapes than config.json says ({_some(wrong)}); weights "
-            "and configuration do not belong together."
+            f"{where}: tensors of other shapes than config.json says ({_some(sorted(wrong))}); "
+            "weights and configuration do not belong together."
         )
+    strange = sorted(n for n in info.get("unexpected_keys") or () if _is_strange(model, n))
+    if strange:
+        raise InputError(
+            f"{where}: holds {len(strange)} tensors that its config.json has no place for "
+            f"({_some(strange)}); weights and configuration do not belong together."
+        )
+
+
+def _is_strange(model: Any, name: str) -> bool:
+    """Whether a tensor that the network lacks means that it is another network.
+
+    A text encoder may be saved with the projection, the decoder or the image encoder that it was
+    trained with; within what it has itself, nothing may be left over.
+    """
+    if name.endswith(COUNTED):
+        return False
+    if type(model).__module__.startswith("diffusers."):
+        return True
+    name = name.removeprefix(f"{model.base_model_prefix}.")
+    return any(name.startswith(f"{own}.") for own, _ in model.named_children())
 
 
 def _some(names: list[str]) -> str:
@@ -186,47 +248,49 @@ def read_json(path: Path) -> dict[str, Any]:
     """A configuration file.
 
     Raises:
-        InputError: not a regular file, not a JSON object, or numbers out of all bounds.
+        InputError: not a regular file, not a JSON object, or values out of all bounds.
     """
     try:
         if not path.is_file() or path.stat().st_size > MOST_JSON:
             raise ValueError
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except _Twice as twice:
+        raise InputError(
+            f"{path}: says {twice.args[0]!r:.60} twice; keep the right one."
+        ) from None
     except (ValueError, OSError, RecursionError):
         raise InputError(f"{path}: damaged or half-written; fetch it again.") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: damaged; it holds no JSON object. Fetch it again.")
-    if path.name in ("config.json", "scheduler_config.json"):
-        _check_numbers(path, data)
+    check_values(path, path.name, data)
     return data
 
 
-def _check_numbers(path: Path, data: dict[str, Any]) -> None:
-    """Refuse sizes that would build for minutes or fill the memory."""
-    for key, value in data.items():
-        if key == "lambda_min_clipped":  # DPM-Solver's, which is minus infinity where it is unused
-            continue
-        if isinstance(value, dict):
-            _check_numbers(path, value)
-        values = value if isinstance(value, list) else [value]
-        flat = [v for inner in values for v in (inner if isinstance(inner, list) else [inner])]
-        numbers = [v for v in flat if isinstance(v, int | float) and not isinstance(v, bool)]
-        most = MOST_LAYERS if "layers" in key or "blocks" in key else MOST_WIDTH
-        unbounded = key.startswith(("trained_betas", "transformers", "_")) or "token_id" in key
-        if len(values) > MOST_ITEMS or any(
-            not abs(v) < float("inf") or (abs(v) > most and not unbounded) for v in numbers
-        ):
-            raise InputError(f"{path}: {key} is out of all bounds ({value!r:.60}).")
+class _Twice(Exception):
+    """An object has a key twice, and readers differ in which of the two counts."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _check_weights(folder: Path, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: config.json is missing; fetch the checkpoint again.")
     tensors = sorted(folder.glob("*.safetensors"))
-    for path in tensors:
-        _check_safetensors(path)
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        _check_shards(index)
+    held = {path.name: _check_safetensors(path) for path in tensors}
+    indices = sorted(folder.glob("*.safetensors.index*.json"))
+    for index in indices:
+        _check_shards(index, held)
+    if not indices and any("-of-" in path.name for path in tensors):
+        raise InputError(
+            f"{folder}: the weights lie in several files without their index "
+            "(*.safetensors.index.json); fetch the checkpoint again."
+        )
     if tensors:
         return
     pickles = sorted(folder.glob("*.bin"))
@@ -239,24 +303,46 @@ def _check_weights(folder: Path, allow_pickle: bool) -> None:
         raise InputError(f"{folder}: no weights (*.safetensors); fetch the checkpoint again.")
 
 
-def _check_shards(index: Path) -> None:
+def _check_shards(index: Path, held: dict[str, set[str]]) -> None:
+    """Refuse an index that names files or tensors that are not there."""
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict):
         raise InputError(f"{index}: damaged; it maps no weights to files. Fetch it again.")
-    for name in sorted(set(map(str, names.values()))):
-        if Path(name).name != name or not (index.parent / name).is_file():
-            raise InputError(f"{index.parent}: {name} is missing; fetch the checkpoint again.")
+    for tensor, file in sorted(names.items(), key=str):
+        if not isinstance(file, str) or file not in held:
+            raise InputError(
+                f"{index.parent}: {file!s:.200} is missing; fetch the checkpoint again."
+            )
+        if tensor not in held[file]:
+            raise InputError(
+                f"{index.parent}: {file} does not hold {tensor!r:.200}, as its index says; fetch "
+                "the checkpoint again."
+            )
 
 
-def _check_safetensors(path: Path) -> None:
+def _check_safetensors(path: Path) -> set[str]:
+    """Names of a file's tensors, once its header is known to be sound."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():  # a pipe would be waited for, a link may lead nowhere
         raise InputError(f"{path}: not a file, or a link to nothing; fetch it again.")
     try:
-        with safe_open(path, "pt"):
-            pass
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            kinds = {name: file.get_slice(name).get_dtype() for name in names}
     except (SafetensorError, OSError, OverflowError):
+        with path.open("rb") as raw:
+            if raw.read(64).startswith(b"version https://git-lfs"):
+                raise InputError(
+                    f"{path}: a Git LFS pointer, not the weights; run git lfs pull."
+                ) from None
         raise InputError(
             f"{path}: damaged or half-written ({path.stat().st_size:,} bytes); fetch it again."
         ) from None
+    odd = sorted(n for n, k in kinds.items() if k not in REALS and not n.endswith(COUNTED))
+    if odd:
+        raise InputError(
+            f"{path}: weights are real numbers; {_some(odd)} are {kinds[odd[0]]}. Quantised "
+            "weights are not read."
+        )
+    return set(kinds)

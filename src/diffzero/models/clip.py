@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .backbone import Temperature, naming
+from ..errors import InputError
+from ..images import trim
+from .backbone import Temperature, naming, running
 from .cards import Card
 from .conditioner import check_fits, text_window
 from .family import Family, Parts
@@ -47,9 +49,12 @@ class ClipBackbone:
         """uint8 RGB images `[h, w, 3]` to unit vectors `[b, d]`."""
         from PIL import Image
 
-        pixels = self.processor([Image.fromarray(i) for i in images], return_tensors="pt")
-        values = pixels["pixel_values"].to(self.device, self.dtype)
-        return functional.normalize(as_vectors(self.model.get_image_features(values)), dim=-1)
+        side = self.model.config.vision_config.image_size
+        with running(self.name, "image encoder"):
+            whole = [Image.fromarray(trim(image, side)) for image in images]
+            pixels = self.processor(whole, return_tensors="pt")
+            values = pixels["pixel_values"].to(self.device, self.dtype)
+            return functional.normalize(as_vectors(self.model.get_image_features(values)), dim=-1)
 
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> Tensor:
@@ -61,8 +66,9 @@ class ClipBackbone:
         batch = self.tokenizer(
             prompts, padding="max_length", max_length=self.window, return_tensors="pt"
         ).to(self.device)
-        features = self.model.get_text_features(batch.input_ids, batch.attention_mask)
-        return functional.normalize(as_vectors(features), dim=-1)
+        with running(self.name, "text encoder"):
+            features = self.model.get_text_features(batch.input_ids, batch.attention_mask)
+            return functional.normalize(as_vectors(features), dim=-1)
 
     def default_batch_size(self) -> int:
         """Images per network call when the user names no number."""
@@ -83,7 +89,21 @@ def as_vectors(features: Any) -> Tensor:
 
 
 def build(parts: Parts, card: Card) -> ClipBackbone:
-    """A CLIP model of its parts."""
+    """A CLIP model of its parts.
+
+    Raises:
+        InputError: an image processor that makes images of another size than the model takes.
+    """
+    side = parts["model"].config.vision_config.image_size
+    made = parts["processor"].crop_size or {}
+    sides = {made.get("height", side), made.get("width", side)}
+    if sides != {side} and getattr(parts["processor"], "do_center_crop", True):
+        raise InputError(
+            f"its preprocessor_config.json makes images of {max(sides)} pixels (crop_size), and "
+            f"the model takes {side}; the two do not belong together."
+        )
+    if parts["model"].logit_scale.numel() != 1:
+        raise InputError("its logit_scale is not one number; the weights are damaged.")
     return ClipBackbone(parts["model"], parts["tokenizer"], parts["processor"], card.name)
 
 

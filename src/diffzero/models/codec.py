@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ..errors import InputError
+from ..options import number, short, whole
+from .limits import MOST_SIDE
 
+SIDE = whole(1, MOST_SIDE)
 AT_ONCE = 64  # images through a VAE in one call
 
 
@@ -93,7 +96,7 @@ class Pixels(Codec):
     def decode(self, x: Tensor) -> Tensor:
         """The pixels, clipped, as RGB."""
         x = x if self.patch == 1 else pixel_shuffle(x, self.patch)
-        return x.clamp(-1, 1).expand(-1, 3, -1, -1)
+        return (x + 0 * x).clamp(-1, 1).expand(-1, 3, -1, -1)  # infinity becomes NaN
 
 
 class Latents(Codec):
@@ -126,8 +129,8 @@ class Latents(Codec):
         self.scale: Any = 1.0 if self.tiny else config.scaling_factor
         self.shift: Any = 0.0 if self.tiny else getattr(config, "shift_factor", None) or 0.0
         for name, value in (("scaling_factor", self.scale), ("shift_factor", self.shift)):
-            if not isinstance(value, int | float) or not 0 <= abs(value) < float("inf"):
-                raise InputError(f"The VAE's {name} must be a finite number; got {value!r}.")
+            if not number(-1e6, 1e6).fits(value):
+                raise InputError(f"The VAE's {name} must be a finite number; got {short(value)}.")
         if not self.scale:
             raise InputError("The VAE's scaling_factor is 0, which leaves nothing of the image.")
         self.shape: tuple[int, ...] = (config.latent_channels, side, side)
@@ -169,7 +172,8 @@ class Latents(Codec):
         """`D(x / scale + shift)`, clipped."""
         z = x.to(self.vae.device, self.vae.dtype)
         z = z / _beside(self.scale, z) + _beside(self.shift, z)
-        return torch.cat([self.vae.decode(c).sample for c in z.split(AT_ONCE)]).clamp(-1, 1)
+        out = torch.cat([self.vae.decode(c).sample for c in z.split(AT_ONCE)])
+        return (out + 0 * out).clamp(-1, 1)  # infinity becomes NaN: an overflow is never hidden
 
 
 def check_channels(taken: int, vae: Any) -> None:
@@ -203,6 +207,8 @@ def square_side(size: Any) -> int:
         InputError: anything else.
     """
     pair = list(size) if isinstance(size, list | tuple) else [size]
-    if len(set(pair)) != 1 or not isinstance(pair[0], int) or pair[0] < 1:
-        raise InputError(f"sample_size must be one side, or two that are equal; got {size!r}.")
+    if not pair or not all(SIDE.fits(side) and side == pair[0] for side in pair):
+        raise InputError(
+            f"sample_size must be {SIDE.says}, or two that are equal; got {short(size)}."
+        )
     return pair[0]

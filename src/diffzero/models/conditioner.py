@@ -358,7 +358,7 @@ def text_window(tokenizer: Any, config: Any) -> int:
         InputError: neither says how long a text may be.
     """
     most = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
-    known = [n for n in most if n is not None and 2 < n < 10**6]
+    known = [n for n in most if isinstance(n, int | float) and 2 < n < 10**6]
     if not known:
         raise InputError(
             "Neither tokenizer (model_max_length) nor text encoder (max_position_embeddings) says "

@@ -19,10 +19,12 @@ from torch import Tensor
 from ..errors import InputError
 from ..schedule import DiscreteSchedule, RectifiedFlowSchedule, Schedule
 from .conditioner import Condition
+from .limits import check_values
 
 Parametrisation = Literal["epsilon", "sample", "v_prediction", "flow"]
 PARAMETRISATIONS = ("epsilon", "sample", "v_prediction", "flow")
 Target = Literal["eps", "x", "v"]
+WITHOUT_BETAS = ("FlowMatch", "EDM", "RePaint", "VQ", "CM", "LCM", "TCD", "IPNDM")
 
 
 def as_column(scale: Tensor, like: Tensor) -> Tensor:
@@ -143,11 +145,17 @@ class Limits:
     def __call__(self, x: Tensor) -> Tensor:
         """`x_0` `[b, ...]` within the limits."""
         if self.quantile is not None:
+            x = x + 0 * x  # infinity becomes NaN
             # Half precision has neither quantiles nor, on a CPU, clamps with tensors.
             flat = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
             s = torch.quantile(flat.abs(), self.quantile, dim=1).clamp(1, self.most)[:, None]
             return (flat.clamp(-s, s) / s).view(x.shape).to(x.dtype)
-        return x if self.clip is None else x.clamp(-self.clip, self.clip)
+        return x if self.clip is None else clamp(x, self.clip)
+
+
+def clamp(x: Tensor, most: float = 1.0) -> Tensor:
+    """`x` within `[-most, most]`; infinity becomes NaN, so that an overflow is never hidden."""
+    return (x + 0 * x).clamp(-most, most)
 
 
 class Denoiser(ABC):
@@ -327,13 +335,16 @@ def discrete_schedule(config: Mapping[str, Any]) -> DiscreteSchedule:
     from diffusers import DDPMScheduler
 
     name = str(config.get("_class_name", ""))
-    flow = any(word in name for word in ("FlowMatch", "EDM", "RePaint", "VQ", "CM", "LCM", "TCD"))
-    if flow or not {"beta_schedule", "beta_start", "trained_betas"}.intersection(config):
+    if config.get("use_flow_sigmas"):
+        name = f"{name} of flow matching (use_flow_sigmas)"
+    flow = "flow" in name or any(word in name for word in WITHOUT_BETAS)
+    if flow or not (config.get("beta_schedule") or config.get("trained_betas")):
         raise InputError(
             f"A {name or 'scheduler without a class'} has no betas that say how this network's "
             "noise was scheduled. Give the model the scheduler it was trained with, for example "
             "DDPMScheduler or DDIMScheduler."
         )
+    check_values("scheduler", "scheduler_config.json", config)
     return DiscreteSchedule(DDPMScheduler.from_config(dict(config)).alphas_cumprod)
 
 
@@ -343,7 +354,7 @@ def check_parametrisation(value: str) -> Parametrisation:
     Raises:
         InputError: an unknown one.
     """
-    if value not in PARAMETRISATIONS:
+    if not isinstance(value, str) or value not in PARAMETRISATIONS:
         raise InputError(
             f"prediction type must be one of {', '.join(PARAMETRISATIONS)}; got {value!r}."
         )

@@ -88,7 +88,7 @@ def family_of_pipeline(name: str, where: Any) -> Family:
     _refuse_relatives(name, where)
     known = ", ".join(family.pipelines[0] for family in families() if family.pipelines)
     raise InputError(
-        f"{where}: a {name or 'pipeline of unknown class'} is not supported yet; {known} and "
+        f"{where}: a {name[:60] or 'pipeline of unknown class'} is not supported yet; {known} and "
         "CLIP models are."
     )
 
@@ -121,6 +121,6 @@ def check_class(family: Family, part: str, name: str, where: Any) -> None:
     allowed = family.parts[part]
     if allowed and name not in allowed:
         raise InputError(
-            f"{where}: its {part} is a {name or 'part of unknown class'}; {family.name} models "
-            f"are read with {' or '.join(allowed)}."
+            f"{where}: its {part} is a {name[:60] or 'part of unknown class'}; {family.name} "
+            f"models are read with {' or '.join(allowed)}."
         )

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..reach import SECONDS, hub_or_cache
 from .cards import Card, cards
 from .checkpoint import read_json
 from .family import Family, family_named, family_of_pipeline
 
-SECONDS = 5.0  # that the hub has to answer before it counts as out of reach
 OTHERS = ("*.fp16.*", "*.bf16.*", "*non_ema*", "*.fp16-*", "*.bf16-*")
 
 
@@ -21,13 +21,14 @@ def fetch_card(card: Card, allow_pickle: bool = False) -> Path:
         InputError: out of reach, gated, or not there, with the cause of the first.
     """
     first: Exception | None = None
-    for repository in [card.source, *card.mirrors]:
-        try:
-            return fetch(repository, card.revision, card.variant, allow_pickle)
-        except InputError:
-            raise
-        except Exception as error:  # the hub client raises a dozen types for "not there"
-            first = first or error
+    with hub_or_cache():
+        for repository in [card.source, *card.mirrors]:
+            try:
+                return fetch(repository, card.revision, card.variant, allow_pickle)
+            except InputError:
+                raise
+            except Exception as error:  # the hub client raises a dozen types for "not there"
+                first = first or error
     raise InputError(_why(card.source, first)) from None
 
 
@@ -48,7 +49,8 @@ def fetch(repository: str, revision: str | None, variant: str | None, allow_pick
         )
         family = family_of_pipeline(str(read_json(index).get("_class_name", "")), repository)
     except EntryNotFoundError as error:
-        if type(error).__name__ == "LocalEntryNotFoundError":
+        here = type(error).__name__ == "LocalEntryNotFoundError"
+        if here and not _is_cached_clip(repository, revision):
             raise
         family = family_named("clip")
     folder = ""
@@ -64,6 +66,14 @@ def fetch(repository: str, revision: str | None, variant: str | None, allow_pick
         if all(_has_weights(Path(folder), part, family) for part in needed):
             break
     return Path(folder)
+
+
+def _is_cached_clip(repository: str, revision: str | None) -> bool:
+    """Whether the cache has a repository without `model_index.json`, as CLIP's are."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "config.json", revision=revision or "main")
+    return isinstance(found, str)
 
 
 def _has_weights(folder: Path, part: str, family: Family) -> bool:
@@ -97,8 +107,16 @@ def _why(source: str, error: BaseException | None) -> str:
             f"{source} is given out only to those who accepted its licence. Accept it on "
             f"https://huggingface.co/{source}, run: hf auth login, and try again."
         )
+    if any(word in said for word in ("repositorynotfound", "401 ", "404 ", "revisionnotfound")):
+        return (
+            f"The hub has no {source}, or not for you. Check the name and the revision; for a "
+            "private repository run: hf auth login."
+        )
+    if "hfvalidation" in said:
+        return f"{source!r:.200} is no hub id; they have the form owner/name."
     bundled = ", ".join(c.name for c in cards().values() if c.bundled)
     return (
-        f"{source} could not be fetched from the hub ({type(error).__name__}). Without a network "
-        f"use a bundled model ({bundled}) or a local folder."
+        f"{source} could not be fetched from the hub: it is out of reach, and its cache does not "
+        f"hold the model ({type(error).__name__}). Without a network use a bundled model "
+        f"({bundled}) or a local folder."
     )

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..options import FLAG, NOTHING, WORDS, check_value, one_of, short, whole
+from ..prompts import check_labels
 from .backbone import Backbone, Temperature, naming
 from .cards import Card, card_of_folder, cards
 from .checkpoint import check_folder, family_of_folder, read_parts
 from .clip import ClipBackbone
 from .family import Parts, check_class, family_named, family_of_pipeline
+from .limits import MOST_SIDE
 from .quiet import quiet
+
+DTYPE = one_of("float32", "float16", "bfloat16")
 
 
 def load(
@@ -49,6 +54,16 @@ def load(
         InputError: no such model, a missing or half-written checkpoint, a pickle, a format that
             is not supported, a device that is not there.
     """
+    device = device if isinstance(device, str) else str(device) if _is_device(device) else device
+    for argument, value, check in (
+        ("device", device, WORDS),
+        ("dtype", dtype, DTYPE | NOTHING),
+        ("allow_pickle", allow_pickle, FLAG),
+        ("resolution", resolution, whole(1, MOST_SIDE) | NOTHING),
+    ):
+        check_value(argument, value, check)
+    if classes is not None:
+        classes = check_labels(classes, least=1)
     if isinstance(source, str | Path):
         aside = None if text_device is None else place_of(text_device)
         model = _from_name(str(source), place_of(device), dtype, allow_pickle, classes, aside)
@@ -80,13 +95,13 @@ def _from_name(
 
             path = fetch_card(card, allow_pickle)
     else:
-        path = Path(name).expanduser()
+        path = _path_of(name)
         card = Card(name=path.name, family="", source=str(path))
         if not path.is_dir():
             _refuse_files(path)
             if name.count("/") != 1 or name.startswith((".", "/", "~")):
                 raise InputError(
-                    f"No model {name!r}: neither a folder nor one of {', '.join(known)}. "
+                    f"No model {short(name)}: neither a folder nor one of {', '.join(known)}. "
                     "Hub ids have the form owner/name."
                 )
             from .hub import fetch_card
@@ -105,6 +120,26 @@ def _from_name(
         return finished(family.name, parts, card)
 
 
+def _path_of(name: str) -> Path:
+    """A name as a path.
+
+    Raises:
+        InputError: none that the file system knows.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.is_dir()
+        if not name.strip() or "\0" in name:
+            raise ValueError("it is blank or holds NUL")
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"No model {short(name)}: {why}. Give a folder, a hub id or one of "
+            f"{', '.join(cards())}."
+        ) from None
+    return path
+
+
 def finished(family: str, parts: Parts, card: Card) -> Any:
     """The model of a family's parts, with what its card knows.
 
@@ -112,7 +147,16 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
         InputError: parts that make no model, under the card's name.
     """
     with naming(card.name):
-        model = family_named(family).build(parts, card)
+        try:
+            model = family_named(family).build(parts, card)
+        except InputError:
+            raise
+        except Exception as error:  # parts whose configurations contradict each other
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"its parts make no {family} model: {said}. They do not belong together; fetch "
+                "the checkpoint again."
+            ) from error
     if card.template is not None:
         model.template = card.template
     model.temperatures = tuple(Temperature(**entry) for entry in card.temperatures)
@@ -123,13 +167,19 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
     return model
 
 
+def _is_device(device: Any) -> bool:
+    import torch
+
+    return isinstance(device, torch.device)
+
+
 def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
     """A model that is loaded already, if it is as the caller wants it."""
     for word, wanted, has in (("device", device, model.device), ("dtype", dtype, model.dtype)):
         if wanted not in (None, "auto") and not str(has).removeprefix("torch.").startswith(wanted):
             raise InputError(
-                f"{model.name} is loaded with {word} {has}; it cannot become {wanted}. Load it "
-                f"anew with {word}={wanted!r}."
+                f"{model.name} is loaded with {word} {has}; it cannot become {wanted!s:.60}. "
+                f"Load it anew with {word}={short(wanted)}."
             )
     return model
 
@@ -212,7 +262,8 @@ def place_of(device: str) -> Any:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError):
         raise InputError(
-            f"Device {device!r} is not available here. Use cpu, or auto for the best there is."
+            f"Device {short(device)} is not available here. Use cpu, or auto for the best there "
+            "is."
         ) from None
     return place
 
@@ -230,6 +281,5 @@ def named_dtype(name: str) -> Any:
     """
     import torch
 
-    if name not in ("float32", "float16", "bfloat16"):
-        raise InputError(f"dtype must be float32, float16 or bfloat16; got {name!r}.")
+    check_value("dtype", name, DTYPE)
     return getattr(torch, name)

@@ -39,6 +39,7 @@ from ..models.denoiser import as_column
 from ..schedule import Schedule
 
 Solver = Literal["heun", "euler", "adaptive"]
+MOST_CALLS = 600  # of the adaptive solver, which never ends where rounding is above its tolerance
 SlopeAndTrace = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -155,7 +156,7 @@ def log_density(
         limits: `(s_min, s_max)`; the schedule's own range if None.
 
     Raises:
-        InputError: an unknown solver.
+        InputError: an unknown solver, or an adaptive one that does not come to an end.
     """
     if solver not in ("heun", "adaptive"):
         raise InputError(f"solver must be heun or adaptive; got {solver!r}.")
@@ -166,6 +167,12 @@ def log_density(
     def both(xbar: Tensor, log_s: float) -> tuple[Tensor, Tensor]:
         nonlocal calls
         calls += 1
+        if solver == "adaptive" and calls > MOST_CALLS:
+            raise InputError(
+                f"the adaptive solver did not reach rtol={rtol:g} and atol={atol:g} within "
+                f"{MOST_CALLS:,} evaluations for one class of an image. Allow it more error, or "
+                "use solver='heun' with as many steps as you like."
+            )
         return slope_and_trace(model, xbar, log_s, cond, probes)
 
     if solver == "heun":

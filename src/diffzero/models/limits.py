@@ -1,0 +1,104 @@
+"""What values of configuration files may be, checked before anything is built of them.
+
+Every number of a file lies within common bounds, since an absurd one would build for minutes or
+fill the memory; values that are read here by name have a check of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError
+from ..options import FLAG, NOTHING, WORDS, Check, number, one_of, several, short, whole
+
+MOST_LAYERS, MOST_WIDTH, MOST_ITEMS = 512, 2**24, 4096
+MOST_SIDE = 2**13  # of what a network is built for
+
+_POSITIVE = number(0, above=True)
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+_DTYPE = NOTHING | one_of(*_DTYPES, *(f"torch.{name}" for name in _DTYPES))
+_COUNT, _IN_BLOCK = whole(1, MOST_LAYERS), whole(1, 64)
+_THREE = Check(
+    "three numbers", lambda v: isinstance(v, list) and len(v) == 3 and several(number()).fits(v)
+)
+_SIDES = whole(1, MOST_SIDE) | Check(
+    f"named sides from 1 to {MOST_SIDE:,}",
+    lambda v: (
+        isinstance(v, dict) and bool(v) and all(whole(1, MOST_SIDE).fits(s) for s in v.values())
+    ),
+)
+
+CHECKS: dict[str, dict[str, Check]] = {
+    "model_index.json": {"_class_name": WORDS},
+    "config.json": {
+        "num_hidden_layers": _COUNT,
+        "num_layers": _COUNT,
+        "layers_per_block": _IN_BLOCK | several(_IN_BLOCK | several(_IN_BLOCK)),
+        "dtype": _DTYPE,
+        "torch_dtype": _DTYPE,
+        "quantization_config": Check(
+            "missing, since quantised weights are not read", lambda v: v is None
+        ),
+    },
+    "scheduler_config.json": {
+        "_class_name": WORDS,
+        "beta_start": number(0, 1, above=True),
+        "beta_end": number(0, 1, above=True),
+        "beta_schedule": one_of("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
+        "trained_betas": NOTHING | several(number(0, 1)),
+        "num_train_timesteps": whole(2, 100_000),
+        "thresholding": FLAG | NOTHING,
+        "clip_sample": FLAG | NOTHING,
+        "rescale_betas_zero_snr": FLAG | NOTHING,
+        "clip_sample_range": _POSITIVE,
+        "dynamic_thresholding_ratio": number(0, 1),
+        "sample_max_value": number(1),
+    },
+    "tokenizer_config.json": {"model_max_length": NOTHING | number(1)},
+    "preprocessor_config.json": {
+        "size": _SIDES,
+        "crop_size": _SIDES,
+        "image_mean": _THREE,
+        "image_std": Check("three numbers above 0", lambda v: _THREE.fits(v) and min(v) > 0),
+        "rescale_factor": _POSITIVE,
+        "resample": NOTHING | whole(0, 5),
+    },
+}
+
+
+def check_values(where: Any, file: str, data: Mapping[str, Any]) -> None:
+    """Go through the values of a configuration file.
+
+    Args:
+        where: For messages: the file, or the pipeline that holds its content.
+        file: The file's name.
+        data: What it holds.
+
+    Raises:
+        InputError: the first value that is not allowed.
+    """
+    for key, check in CHECKS.get(file, {}).items():
+        if key in data and not check.fits(data[key]):
+            raise InputError(f"{where}: {key} must be {check.says}; got {short(data[key])}.")
+    if file in ("config.json", "scheduler_config.json", "preprocessor_config.json"):
+        _check_numbers(where, data)
+
+
+def _check_numbers(where: Any, data: Mapping[str, Any]) -> None:
+    """Refuse sizes that would build for minutes or fill the memory."""
+    for key, value in data.items():
+        if key == "lambda_min_clipped":  # DPM-Solver's, which is minus infinity where it is unused
+            continue
+        if isinstance(value, dict):
+            _check_numbers(where, value)
+        values = value if isinstance(value, list | tuple) else [value]
+        flat = [v for one in values for v in (one if isinstance(one, list | tuple) else [one])]
+        numbers = [v for v in flat if isinstance(v, int | float) and not isinstance(v, bool)]
+        most = MOST_LAYERS if "layers" in key or "blocks" in key else MOST_WIDTH
+        unbounded = key.startswith(("transformers", "_")) or "token_id" in key
+        many = MOST_ITEMS if key != "trained_betas" else 100_000
+        if len(values) > many or any(
+            not abs(v) < float("inf") or (abs(v) > most and not unbounded) for v in numbers
+        ):
+            raise InputError(f"{where}: {key} is out of all bounds ({short(value)}).")
