@@ -193,3 +193,22 @@ def test_import_and_help_stay_light(statement):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_classify_imports_nothing_that_it_does_not_need(folder):
+    """Every pipeline of diffusers, or the sets of `datasets`, cost more than the work itself."""
+    code = (
+        "import sys; sys.argv = ['diffzero', 'classify', sys.argv[1], '--labels', 'bag,coat',"
+        " '--set', 'draws=1']\n"
+        "from diffzero.app.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = ('diffusers.pipelines', 'datasets', 'matplotlib', 'pyarrow.parquet', 'ray')\n"
+        "print([m for m in sys.modules if m.startswith(heavy) and m != 'diffusers.pipelines'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "0.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
