@@ -107,7 +107,7 @@ def test_one_bad_file_among_good_ones_loses_nothing(monkeypatch, capsys, folder,
         (["--labels", "cat,dog", "--model", "nothing"], "No model 'nothing'"),
         (
             ["--labels", "cat,dog", "--set", "draws=abc"],
-            "draws must be a whole number from 1 to 10,000; got 'abc'",
+            "draws must be a whole number from 1 to 1,024",
         ),
         (
             ["--labels", "cat,dog", "--set", "weights=2"],

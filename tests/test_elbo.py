@@ -150,7 +150,7 @@ def test_candidates_give_every_image_its_own_words(sd, photos):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 0}, "draws must be a whole number from 1 to 10,000; got 0"),
+        ({"draws": 0}, "draws must be a whole number from 1 to 1,024"),
         ({"weights": "learned"}, "weights must be one of uniform, elbo; got 'learned'"),
         ({"loss": "huber"}, "loss must be one of l2, l1; got 'huber'"),
         ({"t_range": (0.9, 0.1)}, "min < max"),
