@@ -13,6 +13,7 @@ from diffzero.methods import METHODS, make, method_class
 
 OPTIONS = {
     "elbo": {"draws": 3},
+    "race": {"max_draws": 6},
     "likelihood": {"steps": 2},
     "latent-knn": {"steps": 2},
     "noise-denoise": {"steps": 4, "draws": 2},
@@ -23,8 +24,8 @@ OPTIONS = {
     "clip": {},
 }
 TEXT = ["cat", "dog", "fox"]
-OTHER = {"cat": "red fox", "dog": "cat", "fox": "dog"}
-ROWS = ["elbo", "likelihood", "latent-knn", "noise-denoise", "noise-denoise-vote", "weighted"]
+ROWS = ["elbo", "race", "likelihood", "latent-knn", "noise-denoise", "noise-denoise-vote"]
+ROWS += ["weighted"]
 FAMILIES = {
     "sd": [*ROWS, "cross-attention", "textual-inversion"],
     "deepfloyd": [*ROWS, "cross-attention", "textual-inversion"],

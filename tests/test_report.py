@@ -157,6 +157,6 @@ def test_one_failure_does_not_stop_everything(two, monkeypatch, capsys, tmp_path
     err = capsys.readouterr().err
     assert "1 of 2 experiments failed: likelihood-table" in err
     assert (tmp_path / "knn.json").exists()
-    assert "steps must be at least 1" in (tmp_path / "index.html").read_text()
+    assert "steps must be a whole number" in (tmp_path / "index.html").read_text()
     assert run(monkeypatch, "reproduce", "all", "--budget", "huge", "--out", tmp_path) == 2
     assert "--budget takes small, medium, large" in capsys.readouterr().err

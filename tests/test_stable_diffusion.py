@@ -95,6 +95,7 @@ def test_a_pipeline_without_a_part_is_refused(tokenizer):
 
 TEXT_METHODS = {
     "elbo": {"draws": 2},
+    "race": {"max_draws": 4},
     "likelihood": {"steps": 2},
     "latent-knn": {"steps": 2},
     "noise-denoise": {"steps": 2, "draws": 1, "guidance": 7.5},
@@ -124,7 +125,7 @@ def test_every_method_runs_on_real_folders(tokenizer, photos, tmp_path, kind):
         classifier = make(name, backbone, options).fit(words)
         scores = classifier.scores(photos[:2])
         assert np.isfinite(scores.logits).all(), name
-        assert (scores.evals == classifier.count_evals(3)).all(), name
+        assert (scores.evals <= classifier.count_evals(3)).all(), name
         assert np.allclose(classifier.predict_proba(photos[:2]).sum(1), 1), name
     with pytest.raises(dz.InputError, match="clip needs a CLIP model"):
         make("clip", backbone, {}).fit(words)

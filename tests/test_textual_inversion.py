@@ -17,7 +17,7 @@ def test_the_gradient_agrees_with_finite_differences(tokenizer, photos):
     pipe = sd_pipeline(tokenizer).to(torch.float64)
     classifier = fitted(dz.load(pipe), augmentations=2)
     views, keys = classifier._views(photos[:2]), [image_key(0, p) for p in photos[:2]]
-    start = classifier._starts([["cat", "red fox"]] * 2).double().requires_grad_()
+    start = torch.stack([classifier._start(["cat", "red fox"])] * 2).double().requires_grad_()
     (slope,) = torch.autograd.grad(classifier.loss(start, views, keys, 0).sum(), start)
     assert slope.abs().max() > 1e-6
     for image, axis in ((0, 0), (0, 7), (1, 15)):
@@ -73,7 +73,7 @@ def test_every_view_meets_every_time(sd, photos):
     try:
         for step in range(16):
             numbers = np.arange(step * 16, step * 16 + 16)
-            classifier.loss(classifier._starts([["cat"]]), marked, [key], step)
+            classifier.loss(classifier._start(["cat"])[None], marked, [key], step)
     finally:
         del sd.forward
     for times_of_view in met:
@@ -112,7 +112,9 @@ def test_checks_are_stops_on_the_way(sd, photos):
     classifier = fitted(sd)
     learned = classifier.learn(photos[:2], checks=(0, 1, 3))
     assert learned.vectors.shape[:2] == (3, 2)
-    assert np.allclose(learned.vectors[0], classifier._starts([["cat", "red fox"]] * 2))
+    assert np.allclose(
+        learned.vectors[0], torch.stack([classifier._start(["cat", "red fox"])] * 2)
+    )
     short = dz.TextualInversion(sd, steps=1, draws=2).fit(["cat", "red fox"])
     assert np.allclose(-classifier.distances(learned.vectors[1]), short.scores(photos[:2]).logits)
 
@@ -137,7 +139,7 @@ def test_tokens_travel_to_diffusers_and_back(tokenizer, photos, tmp_path):
     ours = classifier.learned_states(torch.from_numpy(vector)[None])
     assert torch.allclose(state[0, place].double(), ours[0], atol=1e-5)
     again = dz.TextualInversion(classifier.backbone_, start=str(path)).fit(["cat", "red fox"])
-    assert np.allclose(again._starts([["cat"]])[0].numpy(), vector)
+    assert np.allclose(again._start(["cat"]).numpy(), vector)
 
 
 def test_bad_token_files(sd, tmp_path):
@@ -168,10 +170,10 @@ def test_a_model_without_text_is_refused(tiny_ddpm, clip):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 0}, "rate positive; got"),
-        ({"augmentations": -1}, "augmentations must be at least 0"),
+        ({"rate": 0}, "rate must be a number above 0"),
+        ({"augmentations": -1}, "augmentations must be a whole number from 0"),
         ({"pool": "mean"}, "pool must be one of token, eos"),
-        ({"t_range": (0.9, 0.1)}, "t_range must satisfy"),
+        ({"t_range": (0.9, 0.1)}, r"t_range must be \(min, max\) with min < max"),
     ],
 )
 def test_bad_options(sd, options, message):

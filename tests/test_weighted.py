@@ -91,14 +91,16 @@ def test_a_one_hot_mixture_is_the_class_itself(tiny_ddpm, tokenizer):
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.1, 0.5, 0.9])
     cond = tiny_ddpm.embed(tiny_ddpm.classes)
-    soft = tiny_ddpm.mix(cond, torch.eye(3))
+    soft = tiny_ddpm.conditioner.mix(cond, torch.eye(3))
     with torch.no_grad():
         hard = tiny_ddpm.forward(x, t, cond).eps
         assert torch.allclose(tiny_ddpm.forward(x, t, soft).eps, hard, atol=1e-6)
     assert not tiny_ddpm.denoiser.network.class_embedding._forward_hooks  # nothing stays behind
     sd = dz.load(sd_pipeline(tokenizer))
     text = sd.embed(["a cat", "a dog"])
-    assert torch.allclose(sd.mix(text, torch.eye(2)).tensors["text"], text.tensors["text"])
+    assert torch.allclose(
+        sd.conditioner.mix(text, torch.eye(2)).tensors["text"], text.tensors["text"]
+    )
 
 
 def test_it_classifies_digits_with_the_class_conditional_model():
@@ -116,10 +118,10 @@ def test_it_classifies_digits_with_the_class_conditional_model():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 0}, "rate must be positive; got 0"),
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"rate": 0}, "rate must be a number above 0"),
+        ({"steps": 0}, "steps must be a whole number from 1"),
         ({"optimizer": "sgd"}, "optimizer must be one of mirror, adam"),
-        ({"t_range": (0.5, 0.2)}, "t_range must satisfy min < max"),
+        ({"t_range": (0.5, 0.2)}, r"t_range must be \(min, max\) with min < max"),
     ],
 )
 def test_bad_options(sd, options, message):

@@ -26,6 +26,7 @@ _HOME = {
     "TextualInversion": "methods.textual_inversion",
     "Weighted": "methods.weighted",
     "ELBO": "methods.elbo",
+    "Race": "methods.race",
     "CLIP": "methods.clip",
     "Shortlist": "methods.compose",
     "Blend": "methods.compose",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .methods.latent_knn import LatentKNN
     from .methods.likelihood import Likelihood
     from .methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote
+    from .methods.race import Race
     from .methods.textual_inversion import TextualInversion
     from .methods.weighted import Weighted
     from .models.backbone import Backbone

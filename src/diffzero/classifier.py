@@ -53,12 +53,14 @@ class Scores:
         evals: Network evaluations of each image, as counted, int64 `[b]`.
         vjps: Vector-Jacobian products of each image, int64 `[b]`, of methods that take any.
         details: What else the method knows, `[b, k]` each, such as standard errors.
+        facts: What records say of each image beside, as JSON has it; empty if nothing.
     """
 
     logits: np.ndarray
     evals: np.ndarray
     vjps: np.ndarray | None = None
     details: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

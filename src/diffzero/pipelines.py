@@ -6,7 +6,6 @@ import csv
 import inspect
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from .errors import InputError
@@ -181,21 +180,7 @@ def _loaded(source: Any, device: str | None, dtype: str | None) -> Any:
     """
     from .models.load import load
 
-    loaded = load(source, device="auto" if device is None else device, dtype=dtype)
-    if isinstance(source, str | Path):
-        return loaded
-    place, kind = str(getattr(loaded, "device", "")), str(getattr(loaded, "dtype", ""))
-    if device not in (None, "auto", place, place.partition(":")[0]):
-        raise InputError(
-            f"The model in memory lies on {place}, not on {device}. Move it with "
-            f".to({short(device)}) first, or leave out device."
-        )
-    if dtype is not None and kind != f"torch.{dtype}":
-        raise InputError(
-            f"The model in memory is {kind.removeprefix('torch.')}, not {dtype}. Convert it "
-            "first, or leave out dtype."
-        )
-    return loaded
+    return load(source, device="auto" if device is None else device, dtype=dtype)
 
 
 def _device(device: Any) -> str | None:

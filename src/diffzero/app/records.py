@@ -122,7 +122,7 @@ def record_of(classifier: Any, path: str, scores: Any, row: int, seconds: float)
         "model": classifier.backbone_.name,
         "method": classifier.method,
         "seed": classifier.seed,
-    }
+    } | (scores.facts[row] if scores.facts else {})
 
 
 def text_of(record: dict[str, Any]) -> str:

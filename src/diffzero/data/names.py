@@ -96,7 +96,7 @@ def _file(given: str, what: str, option: str) -> Path:
     path = Path(given)
     if not path.exists() or path.is_dir():
         raise InputError(
-            f"{option} {given}: neither a readable file of {what}, one a line, nor one of "
+            f"{option} {given}: neither a readable file of {what}, one per line, nor one of "
             f"{', '.join(known_sets())}."
         )
     return path

@@ -1,4 +1,4 @@
-"""Lists of words as people write them: on a command line, or one a line in a file."""
+"""Lists of words as people write them: on a command line, or one per line in a file."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _quoted(text: str, start: int, separators: str) -> tuple[str, int] | None:
 
 
 def read_words(path: Path) -> list[str]:
-    """The words in a file with one a line.
+    """The words in a file with one per line.
 
     A single line with separators is split as `split_labels` does; a line in double quotes loses
     them; a column's name above the words (`label`, `class`) is left out. A comma followed by a

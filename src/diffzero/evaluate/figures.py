@@ -44,7 +44,7 @@ def colour(i: int) -> str:
 
 
 def cost_plot(points: list[dict[str, Any]]) -> str:
-    """Accuracy with its interval against evaluations an image.
+    """Accuracy with its interval against evaluations per image.
 
     Args:
         points: `name`, `cost`, `accuracy`, `low`, `high` each.
@@ -57,7 +57,7 @@ def cost_plot(points: list[dict[str, Any]]) -> str:
                 p["cost"], p["accuracy"], errors, fmt="o", color=colour(i), capsize=3,
                 label=p["name"],
             )  # fmt: skip
-        axis.set(xscale="log", xlabel="network evaluations an image", ylabel="accuracy")
+        axis.set(xscale="log", xlabel="network evaluations per image", ylabel="accuracy")
         costs = [p["cost"] for p in points]
         axis.set_xlim(min(costs) / 2.5, max(costs) * 2.5)
         _legend(axis, len(points))

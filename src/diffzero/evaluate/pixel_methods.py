@@ -38,8 +38,8 @@ class Line:
         settings: Those that are not its defaults.
         accuracy: With n and a 95 % Wilson interval.
         ece: Of `predict_proba`, None where no temperature was fitted.
-        evals: Network evaluations an image.
-        vjps: Vector-Jacobian products an image.
+        evals: Network evaluations per image.
+        vjps: Vector-Jacobian products per image.
         seconds: An image.
         correct: Images classified rightly.
         low: Lower end of the interval.
@@ -145,7 +145,7 @@ def _measure(classifier: Any, settings: str, labelled: Labelled) -> list[dict[st
 
 
 def _timed(classifier: Any, labelled: Labelled) -> tuple[Scores, float]:
-    """Scores, and seconds an image."""
+    """Scores, and seconds per image."""
     classifier.fit(labelled.classes)
     began = time.perf_counter()
     scores = classifier.scores(list(labelled.images))

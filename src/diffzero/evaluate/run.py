@@ -144,7 +144,8 @@ class Scorer:
         }
         if scores.vjps is not None:
             record["vjps"] = int(scores.vjps[row])
-        return record | {"seconds": round(seconds, 6)}
+        facts = scores.facts[row] if scores.facts else {}
+        return record | facts | {"seconds": round(seconds, 6)}
 
 
 def joined(results: list[Result]) -> Result:

@@ -1,8 +1,8 @@
-"""A run on disk: configuration first, one line an image, summary last.
+"""A run on disk: configuration first, one line per image, summary last.
 
     RUN/config.json      everything needed to repeat the run; written before the first image
     RUN/records.jsonl    one JSON object an image, appended
-    RUN/sessions.jsonl   one line a call: machine, versions, images, peak memory
+    RUN/sessions.jsonl   one line per call: machine, versions, images, peak memory
     RUN/draws/           the score matrix, with `--keep-draws`
     RUN/summary.json     metrics; written last, so its existence means the run is done
 

@@ -139,7 +139,7 @@ def summarise(run: Run) -> dict[str, Any]:
 
 
 def cost_of(run: Run) -> dict[str, float | None]:
-    """Evaluations, vector-Jacobian products and seconds an image; peak memory of the runs."""
+    """Evaluations, vector-Jacobian products and seconds per image; peak memory of the runs."""
     r = run.records
     some = len(r.labels) > 0
     return {

@@ -65,7 +65,7 @@ class Setting:
         out: Folder of the results.
         limit: Images at most.
         seed: Of all noise.
-        clip: The rival, and the metric of CLIP distances: what `load` takes.
+        clip: The baseline, and the metric of CLIP distances: what `load` takes.
         enlarge: A `SuperResolution` to show reconstructions of a DeepFloyd model large, or None.
     """
 

@@ -34,7 +34,7 @@ class Everything:
 
     Attributes:
         model: For every experiment; if None, the bundled one that fits each.
-        clip: The rival.
+        clip: The baseline.
         data: `NAME=SOURCE` of the images.
         out: Folder of pictures, numbers and `index.html`.
         budget: `small`, `medium` or `large`: 10, 60 or 360 images an experiment.
@@ -92,7 +92,7 @@ class Everything:
 
     def _make(self, name: str, settings: dict[tuple[str, bool, bool], Setting]) -> None:
         model = self.model or default_model(name)
-        # Some come with a rival, some with training images.
+        # Some come with a baseline, some with training images.
         key = (model, name in ON_TEXT | ON_ANY, name in ON_TRAIN)
         if key not in settings:
             settings[key] = make_setting(

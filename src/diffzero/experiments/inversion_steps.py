@@ -50,7 +50,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     axes[1].set_title(f"Nearest class, n = {n}, 95 % intervals")
     axes[1].legend(frameon=False)
     fig.suptitle(
-        f"Textual inversion, {model.name}, rate {RATE:g}, {classifier.draws} draws a step"
+        f"Textual inversion, {model.name}, rate {RATE:g}, {classifier.draws} draws per step"
     )
     fig.tight_layout()
     write(fig, path)

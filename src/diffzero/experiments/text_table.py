@@ -113,7 +113,7 @@ def measure(setting: Setting, method: str, options: dict[str, Any]) -> dict[str,
 
 
 def classifier_of(setting: Setting, method: str, options: dict[str, Any]) -> Any:
-    """The method on the setting's model, or on its rival; CLIP's distance is the rival's."""
+    """The method on the setting's model, or on its baseline; CLIP's distance is the baseline's."""
     model = setting.clip if method == "clip" else setting.model
     if options.get("distance") == "clip-l2":
         options = {**options, "clip": setting.clip}

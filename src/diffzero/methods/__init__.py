@@ -19,6 +19,7 @@ METHODS = {
     "textual-inversion": ("textual_inversion", "TextualInversion"),
     "weighted": ("weighted", "Weighted"),
     "elbo": ("elbo", "ELBO"),
+    "race": ("race", "Race"),
     "clip": ("clip", "CLIP"),
 }
 

@@ -182,7 +182,8 @@ def as_scores(outcomes: Sequence[Outcome]) -> Scores:
             details[name][i, : len(values)] = values
     evals = np.array([o.evals for o in outcomes], dtype=np.int64)
     vjps = np.array([o.vjps for o in outcomes], dtype=np.int64)
-    return Scores(logits, evals, vjps if vjps.any() else None, details)
+    facts = tuple(o.facts for o in outcomes) if any(o.facts for o in outcomes) else ()
+    return Scores(logits, evals, vjps if vjps.any() else None, details, facts)
 
 
 def gradient(loss: Tensor, leaf: Tensor) -> Tensor:

@@ -61,7 +61,9 @@ class _Combination(Classifier):
         for name in ("seed", "batch_size", "value_range"):
             if getattr(self, name) is not None and name in copy.get_params(deep=False):
                 copy.set_params(**{name: getattr(self, name)})
-        if isinstance(getattr(copy, "backbone", None), str):  # one model a name, not one a member
+        if isinstance(
+            getattr(copy, "backbone", None), str
+        ):  # one model per name, not one per member
             models = self.__dict__.setdefault("_models", {})
             if copy.backbone not in models:
                 models[copy.backbone] = resolve(copy.backbone)

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,43 +44,13 @@ from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from ..scoring.times import Times, Weights
 from .common import Classes, DiffusionMethod, as_scores
 
+_SHARED = ("weights", "loss", "target", "template", "log_snr_range", "t_range", "guidance")
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ELBO(DiffusionMethod):
-    """Diffusion classifier, dense: every class with every draw.
+class ErrorMethod(DiffusionMethod):
+    """What methods share that compare classes by denoising errors under common draws."""
 
-    A logit is `log p(x | c)` in nats up to a constant of the image with `weights="elbo"`,
-    `loss="l2"` and `target="eps"`; otherwise minus a mean error, summed over the dimensions of
-    `x_0`.
-
-    Args:
-        backbone: A diffusion model, or what `diffzero.load` takes.
-        draws: Noise draws per class; powers of two give even grids of times.
-        weights: `uniform` draws t uniformly with w = 1 (the field's default; not log p). `elbo`
-            draws lambda uniformly, with w so that the mean is the bound.
-        loss: `l2` is the squared error, `l1` the absolute one.
-        target: The answer of the network that is compared with the truth: `eps`, `x` for x_0,
-            or `v` for `alpha eps - sigma x_0`.
-        template: One prompt with `{}` for the label, or several: their logits l_m join as
-            `T (logsumexp(l / T) - log M)`, T the temperature. If None, the model's own.
-        log_snr_range: `(min, max)` of lambda for `weights="elbo"`; if None, the schedule's whole
-            range.
-        t_range: `(min, max)` of t for `weights="uniform"`; if None, `[t_min, 1]`.
-        guidance: Scale of classifier-free guidance; 1 is none.
-        temperature: See `Classifier`.
-        priors: See `Classifier`.
-        seed: See `Classifier`.
-        batch_size: See `Classifier`.
-        value_range: See `Classifier`.
-    """
-
-    method: ClassVar[str] = "elbo"
-    cost: ClassVar[str] = "draws * templates * classes; twice that with guidance"
-    draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
-    templates_at_most: ClassVar[int] = 10_000
-
-    backbone: Any = option("tiny-sd", ANYTHING, positional=True)
-    draws: int = option(32, DRAWS)
     weights: Weights = option("uniform", one_of("uniform", "elbo"))
     loss: Loss = option("l2", one_of("l2", "l1"))
     target: Target = option("eps", one_of("eps", "x", "v"))
@@ -89,14 +59,13 @@ class ELBO(DiffusionMethod):
     t_range: tuple[float, float] | None = option(None, interval(0, 1) | NOTHING)
     guidance: float = option(1.0, GUIDANCE)
 
-    def count_evals(self, n_labels: int) -> int:
-        """`draws * templates * classes`, twice that with guidance."""
-        templates = 1 if isinstance(self.template, str | None) else len(self.template)
-        return self.draws * templates * n_labels * (1 if self.guidance == 1 else 2)
-
     def _check_options(self) -> None:
         schedule = self.backbone_.schedule
         self.times_ = Times(schedule, self.weights, self.t_range, self.log_snr_range)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that the size of errors depends on."""
+        return {f.name: getattr(self, f.name) for f in fields(ErrorMethod) if f.name in _SHARED}
 
     def times_of(self, key: int, draws: np.ndarray) -> np.ndarray:
         """Times of draws of the image with this key, float64 `[n]`."""
@@ -135,6 +104,55 @@ class ELBO(DiffusionMethod):
         outcomes = list(self._outcomes(loaded, classes, progress))
         return self._finite(as_scores(outcomes), labels), [o.extra for o in outcomes]
 
+    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
+        errors = denoising_errors(
+            self.model_, batch, classes.of(batch), target=self.target, loss=self.loss
+        )
+        return Results(errors, self.model_.denoiser.cost)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ELBO(ErrorMethod):
+    """Diffusion classifier, dense: every class with every draw.
+
+    A logit is `log p(x | c)` in nats up to a constant of the image with `weights="elbo"`,
+    `loss="l2"` and `target="eps"`; otherwise minus a mean error, summed over the dimensions of
+    `x_0`.
+
+    Args:
+        backbone: A diffusion model, or what `diffzero.load` takes.
+        draws: Noise draws per class; powers of two give even grids of times.
+        weights: `uniform` draws t uniformly with w = 1 (the field's default; not log p). `elbo`
+            draws lambda uniformly, with w so that the mean is the bound.
+        loss: `l2` is the squared error, `l1` the absolute one.
+        target: The answer of the network that is compared with the truth: `eps`, `x` for x_0,
+            or `v` for `alpha eps - sigma x_0`.
+        template: One prompt with `{}` for the label, or several: their logits l_m join as
+            `T (logsumexp(l / T) - log M)`, T the temperature. If None, the model's own.
+        log_snr_range: `(min, max)` of lambda for `weights="elbo"`; if None, the schedule's whole
+            range.
+        t_range: `(min, max)` of t for `weights="uniform"`; if None, `[t_min, 1]`.
+        guidance: Scale of classifier-free guidance; 1 is none.
+        temperature: See `Classifier`.
+        priors: See `Classifier`.
+        seed: See `Classifier`.
+        batch_size: See `Classifier`.
+        value_range: See `Classifier`.
+    """
+
+    method: ClassVar[str] = "elbo"
+    cost: ClassVar[str] = "draws * templates * classes; twice that with guidance"
+    draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
+    templates_at_most: ClassVar[int] = 10_000
+
+    backbone: Any = option("tiny-sd", ANYTHING, positional=True)
+    draws: int = option(32, DRAWS)
+
+    def count_evals(self, n_labels: int) -> int:
+        """`draws * templates * classes`, twice that with guidance."""
+        templates = 1 if isinstance(self.template, str | None) else len(self.template)
+        return self.draws * templates * n_labels * (1 if self.guidance == 1 else 2)
+
     def reduce(self, errors: np.ndarray, t: np.ndarray | None = None) -> np.ndarray:
         """Errors `[draws, k, templates]` of one image to its logits `[k]`.
 
@@ -164,9 +182,3 @@ class ELBO(DiffusionMethod):
         cube = errors.reshape(self.draws, -1, len(self.templates_))
         # Every draw was given, so that NaN is what the network said, and is not passed over.
         return Outcome(self._joined(cube, t, np.mean), extra=cube)
-
-    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
-        errors = denoising_errors(
-            self.model_, batch, classes.of(batch), target=self.target, loss=self.loss
-        )
-        return Results(errors, self.model_.denoiser.cost)

@@ -134,6 +134,7 @@ class Outcome:
     Attributes:
         logits: float64 `[k]`.
         details: What else it knows of each class, `[k]` each.
+        facts: What else a record should say of the image, as JSON has it.
         extra: Anything that only the method itself makes use of.
         evals: Network evaluations, counted by the engine.
         vjps: Vector-Jacobian products, counted by the engine.
@@ -141,6 +142,7 @@ class Outcome:
 
     logits: np.ndarray
     details: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     extra: Any = None
     evals: int = 0
     vjps: int = 0

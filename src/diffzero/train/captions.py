@@ -90,7 +90,7 @@ class Captions:
 
         Args:
             sizes: Images of each set.
-            labels: Of each set, one an image.
+            labels: Of each set, one per image.
             weights: Share of the batch that each set gets, see `mix`.
             n: Images.
             generator: Draws all.

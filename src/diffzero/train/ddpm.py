@@ -69,7 +69,7 @@ PRESETS = {
 
 
 def build_unet(preset: Preset, n_classes: int) -> Any:
-    """The U-Net, untrained: one embedding row a class, and one for none."""
+    """The U-Net, untrained: one embedding row per class, and one for none."""
     from diffusers import UNet2DModel
 
     return UNet2DModel(

@@ -1,0 +1,142 @@
+"""Race: ELBO's answer from no more draws than the image needs.
+
+All classes of an image see the same draws, and a class leaves once the paired difference of its
+errors to the leader's,
+
+    D_i = e_c(t_i, eps_i) - e_leader(t_i, eps_i),
+
+says that it will not win: with `boundary="predictive"`, once the probability that all `max_draws`
+draws would put it first falls below its share of `delta`. The classes that are left go on. Images
+that are easy end after a few draws, and the draws of a race are the first of those of `ELBO`.
+
+See `diffzero.scoring.racing` for the rules and what they assume, and `docs/racing.md` for what
+they cost.
+
+References:
+    Li et al., Your Diffusion Model is Secretly a Zero-Shot Classifier, 2023, section 4 (stages of
+    fixed length). https://arxiv.org/abs/2303.16203
+    Waudby-Smith et al., Time-uniform central limit theory and asymptotic confidence sequences,
+    2024. https://arxiv.org/abs/2103.06476
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..noise import quantiles
+from ..options import ANYTHING, number, one_of, option, whole
+from ..scoring import racing
+from ..scoring.engine import Jobs, Outcome, Program, Subject
+from ..temperature import between, fitted_temperature
+from .common import Classes
+from .elbo import ErrorMethod
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Race(ErrorMethod):
+    """Diffusion classifier that stops on evidence.
+
+    A logit is minus the leader's mean error less the class's mean paired difference to the leader
+    over the draws that both saw. Where the card has temperatures of `elbo`, logits are brought to
+    the scale of `max_draws` draws, so that one temperature serves images that ended early or late.
+    No class ever gets probability zero. `facts` of each image say what stopped its race
+    (`decided` or `max_draws`), the draws of each class, and the labels that hold the answer of
+    infinitely many draws with probability 1 - delta (`label_set`).
+
+    Args:
+        backbone: A diffusion model, or what `diffzero.load` takes.
+        delta: Probability that the race's answer differs from that of `max_draws` draws of every
+            class: on average over images with `predictive`, for any image with `mixture`.
+        min_draws: Draws before a class may leave.
+        max_draws: Draws at which a race ends.
+        boundary: `predictive`, or the more cautious `mixture`, see `diffzero.scoring.racing`.
+        weights: See `ELBO`.
+        loss: See `ELBO`.
+        target: See `ELBO`.
+        template: One prompt with `{}` for the label; the model's own if None.
+        log_snr_range: See `ELBO`.
+        t_range: See `ELBO`.
+        guidance: Scale of classifier-free guidance; 1 is none.
+        temperature: See `Classifier`.
+        priors: See `Classifier`.
+        seed: See `Classifier`.
+        batch_size: See `Classifier`.
+        value_range: See `Classifier`.
+    """
+
+    method: ClassVar[str] = "race"
+    cost: ClassVar[str] = (
+        "at most max_draws * classes, most often far less; twice that with guidance"
+    )
+    draw_arguments: ClassVar[tuple[str, ...]] = ("max_draws",)
+
+    backbone: Any = option("tiny-sd", ANYTHING, positional=True)
+    delta: float = option(0.05, number(1e-6, 0.5))
+    min_draws: int = option(4, whole(2, 1_024))
+    max_draws: int = option(64, whole(2, 1_024))
+    boundary: str = option("predictive", one_of("predictive", "mixture"))
+
+    def count_evals(self, n_labels: int) -> int:
+        """`max_draws * classes`, twice that with guidance: as if no class left early."""
+        return self.max_draws * n_labels * (1 if self.guidance == 1 else 2)
+
+    @property
+    def draws(self) -> int:
+        """Draws of each class at most."""
+        return self.max_draws
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        self._rule = racing.Rule(
+            self.delta, min(self.min_draws, self.max_draws), self.max_draws,
+            boundary=self.boundary,  # type: ignore[arg-type]
+        )  # fmt: skip
+        entries = self.backbone_.temperatures
+        self._fitted = next((e.fitted for e in entries if e.method == "elbo"), {})
+        if (
+            fitted_temperature(entries, "elbo", self.settings(), max(self._fitted, default=1))
+            is None
+        ):
+            self._fitted = {}
+
+    def _fitted_temperature(self) -> float | None:
+        """The card's for `elbo` with as many draws; beyond those that were fitted, the last."""
+        if not self._fitted:
+            return None
+        most = max(self._fitted)
+        return between(self._fitted, min(self.max_draws, most))
+
+    def _scale(self, draws: int) -> float:
+        """What brings a logit of so many draws to the scale of `max_draws`."""
+        if not self._fitted:
+            return 1.0
+        ends = racing.temperatures_at(np.array([self.max_draws, draws]), self._fitted)
+        return float(ends[0] / ends[1])
+
+    def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
+        rows = classes.rows[image]
+        race = racing.Race(len(rows), self._rule)
+        cube = np.full((self.max_draws, len(rows), 1), np.nan)
+        while (now := race.standing).reason == "running":
+            first = int(race.draws.max())
+            draws = np.arange(first, min(first + now.next_draws, self.max_draws))
+            place = quantiles(subject.key, draws)
+            t = self.times_.at(place)
+            errors = yield Jobs.dense(rows[now.alive], draws, t)
+            errors = errors.reshape(len(draws), -1)
+            if not np.isfinite(errors).all():  # no evidence for or against anything
+                return Outcome(np.full(len(rows), np.nan), extra=cube)
+            cube[draws[:, None], now.alive, 0] = errors
+            race.update(errors * self.times_.weight(t)[:, None], place)
+        logits = race.logits() * self._scale(int(race.draws.max()))
+        names = classes.names[image]
+        facts = {
+            "stopped": race.standing.reason,
+            "draws": race.draws.tolist(),
+            "label_set": [names[c] for c in race.label_set()],
+        }
+        drawn = cube[: int(race.draws.max())]
+        return Outcome(logits, {"draws": race.draws.astype(float)}, facts, extra=drawn)

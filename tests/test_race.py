@@ -1,0 +1,98 @@
+"""The race against dense draws and the oracle; the rules themselves are in test_racing.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+import diffzero as dz
+from conftest import as_x0, oracle_problem
+
+SCHEDULES = {
+    "log-snr": dz.LogSNRLinearSchedule(-6, 8),
+    "ddpm": dz.DiscreteSchedule.linear(),
+    "flow": dz.RectifiedFlowSchedule(),
+}
+
+
+@pytest.fixture(scope="module", params=SCHEDULES)
+def problem(request):
+    return oracle_problem(SCHEDULES[request.param], n=60, k=6)
+
+
+def test_the_race_gives_the_dense_answer_from_fewer_evaluations(problem):
+    backbone, images, _ = problem
+    race = dz.Race(backbone, max_draws=128, delta=0.05).fit(backbone.classes)
+    dense = dz.ELBO(backbone, draws=128).fit(backbone.classes)
+    scores, wanted = race.scores(images), dense.scores(images)
+    differ = (scores.logits.argmax(1) != wanted.logits.argmax(1)).mean()
+    assert differ <= 0.1  # delta, and what 60 images may add to it
+    assert scores.evals.mean() < 0.4 * wanted.evals.mean()
+    assert (scores.evals == scores.details["draws"].sum(1)).all()
+
+
+def test_its_draws_are_the_first_of_the_dense_ones(problem):
+    backbone, images, _ = problem
+    race = dz.Race(backbone, max_draws=32).fit(backbone.classes)
+    cubes = race.draw_errors(images[:4])
+    wanted = dz.ELBO(backbone, draws=32).fit(backbone.classes).draw_errors(images[:4])
+    for cube, whole in zip(cubes, wanted, strict=True):
+        seen = ~np.isnan(cube)
+        assert np.allclose(cube[seen], whole[: len(cube)][seen], rtol=1e-9)
+        assert seen[:4].all() and not seen.all()  # all classes at first, not to the end
+
+
+def test_a_smaller_delta_draws_more_and_an_image_that_ties_goes_on_to_the_end(problem):
+    backbone, images, _ = problem
+    cost = []
+    for delta in (0.3, 0.05, 0.001):
+        race = dz.Race(backbone, delta=delta, max_draws=64).fit(backbone.classes)
+        cost.append(race.scores(images[:20]).evals.sum())
+    assert cost[0] < cost[1] < cost[2]
+    mixture = dz.Race(backbone, boundary="mixture", max_draws=64).fit(backbone.classes)
+    assert mixture.scores(images[:20]).evals.sum() > cost[1]
+
+
+def test_facts_say_what_happened(problem):
+    backbone, images, _ = problem
+    race = dz.Race(backbone, max_draws=16).fit(backbone.classes)
+    scores = race.scores(images[:10])
+    for row, facts in enumerate(scores.facts):
+        assert facts["stopped"] in ("decided", "max_draws")
+        assert sum(facts["draws"]) == scores.evals[row]
+        best = backbone.classes[int(scores.logits[row].argmax())]
+        assert best in facts["label_set"]
+        json.dumps(facts)
+    assert len({f["stopped"] for f in scores.facts}) >= 1
+    proba = race.probabilities(scores)
+    assert (proba > 0).all() and np.allclose(proba.sum(1), 1)
+
+
+def test_an_answer_near_the_posterior(problem):
+    backbone, images, _ = problem
+    truth = backbone.posterior(as_x0(images)).argmax(1).numpy()
+    race = dz.Race(backbone, weights="elbo", max_draws=256, delta=0.01).fit(backbone.classes)
+    found = race.scores(images).logits.argmax(1)
+    assert (found == truth).mean() > 0.75
+
+
+def test_the_temperature_of_the_dense_method_serves():
+    race = dz.Race("tiny-sd", max_draws=64).fit(["sneaker", "bag"])
+    dense = dz.ELBO("tiny-sd", draws=64).fit(["sneaker", "bag"])
+    assert race.calibrated and race.temperature_in_use() == dense.temperature_in_use()
+    assert not dz.Race("tiny-sd", loss="l1").fit(["sneaker", "bag"]).calibrated
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delta": 0}, "delta must be a number"),
+        ({"delta": 1.5}, "delta must be a number"),
+        ({"min_draws": 1}, "min_draws must be a whole number"),
+        ({"boundary": "betting"}, "boundary must be one of"),
+        ({"template": ["a {}", "the {}"]}, "race takes one template"),
+    ],
+)
+def test_bad_options(oracle, options, message):
+    with pytest.raises(dz.InputError, match=message):
+        dz.Race(oracle[0], **options).fit(oracle[0].classes)
