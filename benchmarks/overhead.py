@@ -28,26 +28,25 @@ NAMES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "
 
 def smaller(backbone):
     """The same pipeline around a U-Net of a tenth of the weights, untrained."""
-    from types import SimpleNamespace
+    from diffusers import UNet2DConditionModel
 
-    from diffusers import DDIMScheduler, UNet2DConditionModel
+    from diffzero.models.cards import Card
+    from diffzero.models.load import finished
 
     config = dict(backbone.denoiser.network.config) | {
         "block_out_channels": (16, 32),
         "norm_num_groups": 8,
     }
-    unet = UNet2DConditionModel.from_config(config).eval()
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    return dz.StableDiffusion(
-        SimpleNamespace(
-            unet=unet,
-            vae=backbone.codec.vae,
-            text_encoder=backbone.conditioner.stream.encoder,
-            tokenizer=backbone.conditioner.stream.tokenizer,
-            scheduler=scheduler,
-        ),
-        "smaller",
-    )
+    stream = backbone.conditioner.stream
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    parts = {
+        "unet": UNet2DConditionModel.from_config(config).eval(),
+        "vae": backbone.codec.vae,
+        "text_encoder": stream.encoder,
+        "tokenizer": stream.tokenizer,
+        "scheduler": betas,
+    }
+    return finished("stable-diffusion", parts, Card("smaller", "stable-diffusion", "memory"))
 
 
 def images(n):

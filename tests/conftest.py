@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import diffzero as dz
+import families
 
 CAPTIONS = ["a photo of a cat", "a photo of a dog", "a photo of a red fox", "a sketch of a fox"]
 
@@ -199,6 +200,41 @@ def if_pipe(tmp_path_factory):
 @pytest.fixture(scope="session")
 def deepfloyd(if_pipe):
     return dz.load(if_pipe)
+
+
+@pytest.fixture(scope="session")
+def sdxl():
+    return dz.load(families.sdxl_pipeline())
+
+
+def from_folder(pipe, folder, resolution=None, **card):
+    """A pipeline saved with a card of its own and read back."""
+    pipe.save_pretrained(folder)
+    if card:
+        (folder / "card.yaml").write_text("".join(f"{k}: {v}\n" for k, v in card.items()))
+    return dz.load(folder, resolution=resolution)
+
+
+@pytest.fixture(scope="session")
+def sd3(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd3")
+    return from_folder(families.sd3_pipeline(), folder, window=families.T5_WINDOW)
+
+
+@pytest.fixture(scope="session")
+def flux(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flux")
+    return from_folder(families.flux_pipeline(), folder, 16, window=families.T5_WINDOW)
+
+
+@pytest.fixture(scope="session")
+def dit():
+    return dz.load(families.dit_pipeline(5))
+
+
+@pytest.fixture(scope="session")
+def pixart():
+    return dz.load(families.pixart_pipeline())
 
 
 @pytest.fixture(scope="session")

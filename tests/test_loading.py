@@ -4,6 +4,7 @@ import pytest
 
 import diffzero as dz
 from diffzero.models.cards import cards
+from diffzero.models.family import FAMILIES
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def test_every_card_is_complete():
     found = cards()
     assert {"tiny-sd", "tiny-clip", "stable-diffusion-1.5", "stable-diffusion-2.1"} <= set(found)
     for card in found.values():
-        assert card.family in ("stable-diffusion", "deepfloyd", "ddpm", "clip")
+        assert card.family in FAMILIES
         assert card.licence and card.source
     assert found["tiny-sd"].bundled and not found["stable-diffusion-1.5"].bundled
 
@@ -84,9 +85,13 @@ def test_pickle_is_refused_unless_allowed(folder):
 
 def test_unsupported_pipeline_class(folder):
     index = json.loads((folder / "model_index.json").read_text())
-    index["_class_name"] = "FluxPipeline"
+    index["_class_name"] = "KandinskyPipeline"
     (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(dz.InputError, match="a FluxPipeline is not supported yet"):
+    with pytest.raises(dz.InputError, match="a KandinskyPipeline is not supported yet"):
+        dz.load(folder)
+    index["_class_name"] = "FluxKontextPipeline"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(dz.InputError, match="a FluxKontextPipeline edits an image"):
         dz.load(folder)
 
 

@@ -146,7 +146,7 @@ def test_card_ends_a_recipe_with_measured_numbers(trained, monkeypatch):
     report.write_card("tiny-sd", trained / "sd", ["digits=digits"], **options)
     report.write_card("tiny-clip", trained / "clip", ["digits=digits"], **options)
     card = yaml.safe_load((trained / "sd" / "card.yaml").read_text())
-    assert set(card["temperatures"]["elbo"]) == {1, 2}
+    assert set(card["temperatures"][0]["fitted"]) == {1, 2}
     assert "of 20 at 2 draws" in card["accuracy"][0] and "seven" in card["vocabulary"]
     assert (trained / "sd" / "samples.png").stat().st_size > 10_000
     text = (trained / "clip" / "README.md").read_text()

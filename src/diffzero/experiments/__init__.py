@@ -211,11 +211,10 @@ def fingerprint(model: Any) -> str:
     import torch
 
     number = 0
-    for part in vars(model).values():
-        if isinstance(part, torch.nn.Module):
-            for weight in part.state_dict().values():
-                flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                number = zlib.crc32(flat.numpy(), number)
+    for part in model.networks().values():
+        for weight in part.state_dict().values():
+            flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            number = zlib.crc32(flat.numpy(), number)
     return f"{model.name} {number:08x}"
 
 

@@ -19,7 +19,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     """One encoding of every image under every label serves all k and both readings."""
     model, data = setting.model, setting.data
     n, classes = len(data.labels), len(model.classes)
-    guidances = GUIDANCES if getattr(model, "null_class", None) is not None else (1.0,)
+    guidances = GUIDANCES if getattr(model.conditioner, "null_class", None) is not None else (1.0,)
     fig, axis = figure(7.5, 4.5)
     table: dict[str, Any] = {}
     evals = {}

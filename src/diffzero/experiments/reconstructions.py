@@ -92,5 +92,5 @@ def _noised(model: Any, image: np.ndarray, seed: int) -> torch.Tensor:
     x_0 = model.encode(to_tensor([image], model.image_size).to(model.device, model.dtype))
     eps = torch.from_numpy(gaussian(image_key(seed, image), 0, model.shape)).to(x_0)[None]
     t = torch.tensor([LEVEL], device=x_0.device, dtype=torch.float64)
-    alpha, sigma = (as_column(s, eps) for s in model.schedule(t))
+    alpha, sigma = (as_column(s, eps) for s in model.scales(t))
     return model.decode(alpha * x_0 + sigma * eps)[0]

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..images import to_tensor
 from ..models.backbone import Backbone, naming
 from ..models.conditioner import Condition, Text
+from ..models.texts import Remembered
 from ..noise import image_key
 from ..prompts import check_readable, check_templates, fill
 from ..scoring.engine import Batch, Outcome, Program, Results, Subject, run
@@ -44,6 +45,11 @@ def text_of(model: Backbone, method: str) -> Text:
     Raises:
         InputError: it does not.
     """
+    if isinstance(model.conditioner, Remembered):
+        raise InputError(
+            f"{method} makes prompts of its own, and the text encoders of {model.name} were "
+            "released; load it again."
+        )
     if not isinstance(model.conditioner, Text):
         raise InputError(
             f"{method} needs a model that reads text, and {model.name} does not. "
@@ -78,6 +84,7 @@ class DiffusionMethod(Classifier):
     """A method on a diffusion model: one program per image, and one way to evaluate a batch."""
 
     templates_at_most: ClassVar[int] = 1
+    expects: ClassVar[bool] = True  # takes the network's answer for an expectation
 
     @abstractmethod
     def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
@@ -101,6 +108,11 @@ class DiffusionMethod(Classifier):
 
     def _prepare(self) -> None:
         self.backbone_ = diffusion_backbone(self.backbone, self.method)
+        if self.expects and self.backbone_.distilled:
+            raise InputError(
+                f"{self.backbone_.name} was distilled to draw in few steps, so that its output is "
+                f"no expectation, which {self.method} takes it for; use noise-denoise."
+            )
         guidance = getattr(self, "guidance", 1.0)
         self.model_ = self.backbone_.guided(guidance)
         given = getattr(self, "template", None)

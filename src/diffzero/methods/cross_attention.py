@@ -110,6 +110,8 @@ class CrossAttention(DiffusionMethod):
     draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
     template: ClassVar[str] = "{}"
 
+    expects: ClassVar[bool] = False
+
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     t: float = option(0.3, number(0, 1, above=True))
     draws: int = option(1, DRAWS)
@@ -320,7 +322,7 @@ class CrossAttention(DiffusionMethod):
         """What the network sees in each row: the image with or without noise, or noise alone."""
         clean = batch.x_0
         noisy, t, eps = noised(self.backbone_, clean, batch.t, batch.keys, batch.draw)
-        alpha, sigma = (as_column(s, eps) for s in self.backbone_.schedule(t))
+        alpha, sigma = (as_column(s, eps) for s in self.backbone_.scales(t))
         x_t = noisy if self.noised else clean
         pure = (alpha**2 + sigma**2).sqrt() * eps  # as large as data of unit variance with noise
         return torch.where(as_column(batch.on_device(batch.tag), eps) > 0, pure, x_t), t

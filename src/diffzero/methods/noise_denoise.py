@@ -90,6 +90,7 @@ class _NoiseDenoise(DiffusionMethod):
     """What one level and several share."""
 
     draw_arguments: ClassVar[tuple[str, ...]] = ("draws",)
+    expects: ClassVar[bool] = False
 
     steps: int = option(20, STEPS)
     draws: int = option(4, DRAWS)

@@ -7,6 +7,11 @@ A hook sees what goes into an attention module and works out the probabilities
 beside it. The module's own computation is not touched, so that the network's output with and
 without capture is the same to the bit, whatever attention kernel it uses.
 
+In joint attention (Stable Diffusion 3, Flux) places of the image and tokens of the text attend to
+each other; what is kept are the image's rows, with keys of the text first and then of the image:
+
+    A = softmax(Q_image [K_text, K_image]^T / sqrt(d)).
+
 References:
     Hertz et al., Prompt-to-Prompt Image Editing with Cross Attention Control, 2022.
     https://arxiv.org/abs/2208.01626
@@ -30,15 +35,17 @@ Keep = Callable[[str, Tensor], None]
 def cross_attention_modules(network: Any) -> dict[str, Any]:
     """The modules of a diffusers network that attend to text, by name.
 
-    In DeepFloyd IF's they hold keys of the image beside those of the text (`added_kv_proj_dim`).
+    In DeepFloyd IF's and in joint attention they hold keys of the image beside those of the text
+    (`added_kv_proj_dim`). Blocks of Flux that join text and image before attention are left out.
     """
     from diffusers.models.attention_processor import Attention
+    from diffusers.models.transformers.transformer_flux import FluxAttention
 
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, Attention)
-        and (module.is_cross_attention or module.added_kv_proj_dim is not None)
+        if isinstance(module, Attention | FluxAttention)
+        and (getattr(module, "is_cross_attention", False) or module.added_kv_proj_dim is not None)
     }
 
 
@@ -54,12 +61,17 @@ def captured(modules: dict[str, Any], keep: Keep) -> Iterator[None]:
     """
 
     def see(name: str, module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        names = ("hidden_states", "encoder_hidden_states", "attention_mask")
+        names = ("hidden_states", "encoder_hidden_states", "attention_mask", "image_rotary_emb")
         given = dict(zip(names, args, strict=False))
         given |= {k: v for k, v in kwargs.items() if v is not None}
         with torch.no_grad():
             hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-            keep(name, attention_probabilities(module, hidden, text, given.get("attention_mask")))
+            if getattr(module, "add_q_proj", None) is not None:
+                places = given.get("image_rotary_emb")
+                keep(name, joint_probabilities(module, hidden, text, places))
+            else:
+                mask = given.get("attention_mask")
+                keep(name, attention_probabilities(module, hidden, text, mask))
 
     with inputs_seen(modules, see):
         yield
@@ -97,6 +109,37 @@ def attention_probabilities(
         bias = module.prepare_attention_mask(mask, length, len(hidden))
         scores = scores + bias.view(len(hidden), module.heads, -1, bias.shape[-1])
     return scores.softmax(-1)
+
+
+def joint_probabilities(
+    module: Any, image: Tensor, text: Tensor, places: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Rows of the image in joint attention, `[b, heads, pixels, tokens + pixels]`.
+
+    Args:
+        module: The attention module of Stable Diffusion 3 or Flux.
+        image: Image features `[b, pixels, c]`.
+        text: Text features `[b, tokens, c]`.
+        places: Cosines and sines `[tokens + pixels, d]` by which queries and keys are rotated.
+    """
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    def normed(norm: Any, x: Tensor) -> Tensor:
+        x = x.unflatten(-1, (module.heads, -1))  # [b, n, heads, d]
+        return x if norm is None else norm(x)
+
+    query = normed(module.norm_q, module.to_q(image))
+    keys = (
+        normed(module.norm_added_k, module.add_k_proj(text)),
+        normed(module.norm_k, module.to_k(image)),
+    )
+    key = torch.cat(keys, 1)
+    if places is not None:
+        own = (places[0][text.shape[1] :], places[1][text.shape[1] :])
+        query = apply_rotary_emb(query, own, sequence_dim=1)
+        key = apply_rotary_emb(key, places, sequence_dim=1)
+    query, key = query.transpose(1, 2).float(), key.transpose(1, 2).float()
+    return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

@@ -16,8 +16,12 @@ from ..schedule import Schedule
 from .codec import Codec
 from .conditioner import Condition, Conditioner
 from .denoiser import Denoiser, Guided, Prediction
+from .texts import Remembered
 
 Settings = Mapping[str, Any]
+# What a row's activations take at each place of x_0, in numbers: generous for transformers
+# (2 x 2 places are a token), about right for the finest level of a U-Net. Not measured.
+PLACE_NUMBERS = 2**15
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Backbone:
         attention: The network's modules that attend to text, by name, in the order of
             `named_modules`; empty for a model that reads no text.
         halvings: How often the network halves the side of `x_0`.
+        unguided: Why there can be no classifier-free guidance, as a sentence; None if it works.
+        distilled: The network was trained to draw in few steps, see `Card`.
     """
 
     name: str
@@ -62,6 +68,8 @@ class Backbone:
     vocabulary: frozenset[str] | None = None
     attention: dict[str, Any] = field(default_factory=dict)
     halvings: int = 0
+    unguided: str | None = None
+    distilled: bool = False
 
     @property
     def schedule(self) -> Schedule:
@@ -124,6 +132,11 @@ class Backbone:
         with running(self.name, "network"):
             return self.denoiser(x_t, t, cond)
 
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha, sigma)`, float64, of what the network takes for the time `t`, see
+        `Denoiser.rounded`."""
+        return self.schedule(self.denoiser.rounded(t))
+
     def guided(self, guidance: float) -> Self:
         """The same model under classifier-free guidance; a scale of 1 is none.
 
@@ -132,6 +145,8 @@ class Backbone:
         """
         if guidance == 1:
             return self
+        if self.unguided is not None:
+            raise InputError(f"{self.name}: {self.unguided}")
         other = copy(self)
         other.denoiser = Guided(self.denoiser, self.embed([""]), guidance)
         return other
@@ -162,14 +177,39 @@ class Backbone:
             "network": getattr(self.denoiser, "network", None),
             "vae": getattr(self.codec, "vae", None),
         }
-        stream = getattr(self.conditioner, "stream", None)
-        own["text encoder"] = getattr(stream, "encoder", None)
+        for i, stream in enumerate(getattr(self.conditioner, "streams", [])):
+            own["text encoder" if i == 0 else f"text encoder {i + 1}"] = stream.encoder
         return {name: part for name, part in own.items() if part is not None}
 
+    def release_text_encoders(self, prompts: list[str]) -> None:
+        """Embed these prompts and let go of the text encoders, which may be larger than the
+        network.
+
+        From then on the model reads no other prompts. Guidance needs the empty prompt among them.
+
+        Args:
+            prompts: Whole prompts, templates filled in.
+
+        Raises:
+            InputError: a prompt that the model cannot take, or a model that reads no text.
+        """
+        with naming(self.name):
+            self.conditioner = Remembered(self.conditioner, prompts)
+
     def default_batch_size(self) -> int:
-        """Rows per network call when the user names no number."""
+        """Rows per network call when the user names no number: on a GPU, as many as its free
+        memory is expected to hold."""
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return rows_that_fit(free, self.shape, self.dtype)
         numel = int(torch.Size(self.shape).numel())
         return max(8, min(64, 2**15 // numel))
+
+
+def rows_that_fit(free: int, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Rows of `x_0` of this shape whose activations fit so many bytes, from 1 to 64."""
+    row = int(torch.Size(shape[1:]).numel()) * PLACE_NUMBERS * dtype.itemsize
+    return max(1, min(64, int(0.8 * free) // row))
 
 
 @contextmanager

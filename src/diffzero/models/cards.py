@@ -22,7 +22,7 @@ class Card:
 
     Attributes:
         name: What `load` takes.
-        family: `stable-diffusion`, `deepfloyd`, `ddpm` or `clip`.
+        family: A name in `models.family.FAMILIES`.
         source: A folder, or a hub id.
         mirrors: Hub ids tried in turn when the source is gone.
         revision: Of the hub repository.
@@ -37,6 +37,14 @@ class Card:
         classes: Class names of a class-conditional model, in the order of its embedding.
         grey_step: Width of a grey step in [-1, 1] of the images it was trained on, if not 2/255.
         patch: Side of the pixel blocks that a pixel model takes as one place, if not 1.
+        window: Tokens of a prompt in T5, padding included, where the network reads padding; the
+            family's own if None.
+        guidance_value: What a network that was distilled from a guided one is told its guidance
+            is (Flux.1 [dev]); 1, which is none, if None.
+        distilled: The network was trained to draw in few steps, so that its output is no
+            expectation, and only methods that draw can use it.
+        memory_gb: Of all weights in GB by dtype, text encoders included, computed from their
+            number.
         accuracy: Measured accuracies, one line each.
     """
 
@@ -56,6 +64,10 @@ class Card:
     classes: list[str] | None = None
     grey_step: float | None = None
     patch: int = 1
+    window: int | None = None
+    guidance_value: float | None = None
+    distilled: bool = False
+    memory_gb: dict[str, float] = field(default_factory=dict)
     accuracy: list[str] = field(default_factory=list)
 
     @property
@@ -117,6 +129,12 @@ def _fits(kind: str, value: Any) -> bool:
         return isinstance(value, list) and all(
             isinstance(v, dict) and set(v) == parts and _is_fitted(v) for v in value
         )
+    if kind.startswith("dict"):
+        return isinstance(value, dict) and all(
+            isinstance(k, str) and _fits("float", v) for k, v in value.items()
+        )
+    if kind == "bool":
+        return isinstance(value, bool)
     if kind.startswith("float"):
         return _POSITIVE.fits(value)
     if kind.startswith("int"):

@@ -57,6 +57,8 @@ def check_folder(path: Path, family: Family, allow_pickle: bool) -> None:
             raise InputError(f"{path}: needs the package {package}: {why}. pip install {package}")
     for part in family.parts:
         folder = folder_of(path, part)
+        if part in family.optional and not folder.is_dir():
+            continue
         if not folder.is_dir():
             raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
         for file in sorted(folder.glob("*.json")):
@@ -82,7 +84,14 @@ def folder_of(path: Path, part: str) -> Path:
     return path if (path / "config.json").is_file() else path / part
 
 
-def read_parts(path: Path, family: Family, dtype: Any, place: Any, allow_pickle: bool) -> Parts:
+def read_parts(
+    path: Path,
+    family: Family,
+    dtype: Any,
+    place: Any,
+    allow_pickle: bool,
+    text_place: Any = None,
+) -> Parts:
     """The parts of a checked folder, networks on their device.
 
     Raises:
@@ -91,13 +100,16 @@ def read_parts(path: Path, family: Family, dtype: Any, place: Any, allow_pickle:
     """
     index_file = path / "model_index.json"
     index = read_json(index_file) if index_file.is_file() else {}
-    parts: Parts = {}
+    parts: Parts = {"pipeline": index}
     for part, allowed in family.parts.items():
         where = folder_of(path, part)
+        if part in family.optional and (index.get(part) == [None, None] or not where.is_dir()):
+            continue
         if part == "scheduler":
             parts[part] = read_json(where / "scheduler_config.json")
             continue
         name = _class_of(index.get(part), allowed)
+        name = family.aliases.get(name, name)
         check_class(family, part, name, path)
         try:
             parts[part] = _read(name, where, dtype, allow_pickle, part in family.weighted)
@@ -110,7 +122,8 @@ def read_parts(path: Path, family: Family, dtype: Any, place: Any, allow_pickle:
                 "belong together; fetch the checkpoint again."
             ) from None
         if part in family.weighted:
-            parts[part] = parts[part].to(place)
+            aside = text_place is not None and part.startswith("text_encoder")
+            parts[part] = parts[part].to(text_place if aside else place)
     _check_tokens(path, parts)
     return parts
 
@@ -145,7 +158,7 @@ def _class_of(entry: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _read(name: str, where: Path, dtype: Any, allow_pickle: bool, weighted: bool) -> Any:
-    library = "diffusers" if name.startswith(("UNet", "Autoencoder")) else "transformers"
+    library = library_of(name)
     cls = getattr(import_module(library), name)
     if not weighted:
         return cls.from_pretrained(str(where), local_files_only=True)
@@ -163,6 +176,18 @@ def _read(name: str, where: Path, dtype: Any, allow_pickle: bool, weighted: bool
     )
     _check_complete(where, model, info)
     return model
+
+
+def library_of(name: str) -> str:
+    """The library that has a class of this name: diffusers, else transformers.
+
+    Raises:
+        InputError: neither has one.
+    """
+    for library in ("diffusers", "transformers"):
+        if hasattr(import_module(library), name):
+            return library
+    raise InputError(f"Neither diffusers nor transformers, as installed here, has a {name}.")
 
 
 def _check_complete(where: Path, model: Any, info: dict[str, Any]) -> None:

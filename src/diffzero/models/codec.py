@@ -104,9 +104,12 @@ class Latents(Codec):
 
         x_0 = (E(image) - shift) * scale,    image = D(x_0 / scale + shift).
 
+    Some have a shift and a scale for each channel (`latents_mean`, `latents_std`).
+
     Args:
         vae: An `AutoencoderKL`, or an `AutoencoderTiny`, whose latents come already scaled.
         side: Side of `x_0`, what the denoiser was built for.
+        most: Largest side of `x_0` that the denoiser can take; None for any.
 
     Raises:
         InputError: a scale that is not a finite number, or another kind of autoencoder.
@@ -116,15 +119,15 @@ class Latents(Codec):
         https://arxiv.org/abs/2112.10752
     """
 
-    def __init__(self, vae: Any, side: Any) -> None:
+    def __init__(self, vae: Any, side: Any, most: int | None = None) -> None:
         config = vae.config
-        self.vae, side = vae.eval(), square_side(side)
+        self.vae, side, self.most = vae.eval(), square_side(side), most
         self.tiny = type(vae).__name__ == "AutoencoderTiny"
         blocks = config.encoder_block_out_channels if self.tiny else config.block_out_channels
         self.factor = 2 ** (len(blocks) - 1)
         # A tiny autoencoder is trained to give what the scaled latents of the large one are.
-        self.scale = 1.0 if self.tiny else config.scaling_factor
-        self.shift = 0.0 if self.tiny else getattr(config, "shift_factor", None) or 0.0
+        self.scale: Any = 1.0 if self.tiny else config.scaling_factor
+        self.shift: Any = 0.0 if self.tiny else getattr(config, "shift_factor", None) or 0.0
         for name, value in (("scaling_factor", self.scale), ("shift_factor", self.shift)):
             if not number(-1e6, 1e6).fits(value):
                 raise InputError(f"The VAE's {name} must be a finite number; got {short(value)}.")
@@ -132,8 +135,11 @@ class Latents(Codec):
             raise InputError("The VAE's scaling_factor is 0, which leaves nothing of the image.")
         self.shape: tuple[int, ...] = (config.latent_channels, side, side)
         self.image_size = side * self.factor
+        mean, std = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))
+        if mean is not None and std is not None and not self.tiny:
+            self.shift, self.scale = by_channel(mean), self.scale / by_channel(std)
         # Some VAEs overflow in half precision and say so in their config.
-        if getattr(config, "force_upcast", False) and vae.dtype == torch.float16:
+        if getattr(config, "force_upcast", False) and vae.dtype != torch.float32:
             self.vae.to(torch.float32)
 
     def resized(self, resolution: int, halvings: int) -> Self:
@@ -142,6 +148,11 @@ class Latents(Codec):
         if resolution < step or resolution % step:
             raise InputError(
                 f"This model takes resolutions that are multiples of {step}; got {resolution}."
+            )
+        if self.most is not None and resolution > self.most * self.factor:
+            raise InputError(
+                f"This model knows places of at most {self.most * self.factor} pixels a side; got "
+                f"{resolution}."
             )
         other = copy(self)
         other.image_size = resolution
@@ -154,13 +165,39 @@ class Latents(Codec):
         for chunk in images.to(self.vae.device, self.vae.dtype).split(AT_ONCE):
             code = self.vae.encode(chunk)
             found.append(code.latents if self.tiny else code.latent_dist.mean)
-        return (torch.cat(found) - self.shift) * self.scale
+        z = torch.cat(found)
+        return (z - _beside(self.shift, z)) * _beside(self.scale, z)
 
     def decode(self, x: Tensor) -> Tensor:
         """`D(x / scale + shift)`, clipped."""
-        z = (x / self.scale + self.shift).to(self.vae.device, self.vae.dtype)
+        z = x.to(self.vae.device, self.vae.dtype)
+        z = z / _beside(self.scale, z) + _beside(self.shift, z)
         out = torch.cat([self.vae.decode(c).sample for c in z.split(AT_ONCE)])
         return (out + 0 * out).clamp(-1, 1)  # infinity becomes NaN: an overflow is never hidden
+
+
+def check_channels(taken: int, vae: Any) -> None:
+    """Refuse a network that takes more than the VAE's latents.
+
+    Raises:
+        InputError: naming both numbers of channels.
+    """
+    given = vae.config.latent_channels
+    if taken != given:
+        raise InputError(
+            f"the network takes {taken} channels and the VAE gives {given}; models that see an "
+            "image in their input (inpainting, editing, control) cannot classify."
+        )
+
+
+def by_channel(numbers: Any) -> Tensor:
+    """One number per channel, `[c, 1, 1]`."""
+    return torch.tensor(list(numbers), dtype=torch.float32).view(-1, 1, 1)
+
+
+def _beside(scale: Any, like: Tensor) -> Any:
+    """A number as it is, numbers per channel where the latents are."""
+    return scale.to(like) if isinstance(scale, Tensor) else scale
 
 
 def square_side(size: Any) -> int:

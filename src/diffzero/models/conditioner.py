@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .hooks import output_replaced
+from .hooks import output_replaced, output_seen
 
 PROMPTS_AT_ONCE = 256
+SHOWN = 20  # names of classes in a message
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class ClassTable(Conditioner):
                 f"The network embeds {rows} classes and the card names {len(self.classes)}; name "
                 "all, or all but the null class."
             )
+        self.numbers = {name: i for i, name in reversed([*enumerate(self.classes)])}
         self.null_class = len(self.classes) if rows > len(self.classes) else None
         self.device, self.embedding = device, embedding
 
@@ -109,17 +111,23 @@ class ClassTable(Conditioner):
         """
         rows = torch.empty(len(prompts), dtype=torch.long, device=self.device)
         for i, prompt in enumerate(prompts):
-            if prompt in self.classes:
-                rows[i] = self.classes.index(prompt)
+            if prompt in self.numbers:
+                rows[i] = self.numbers[prompt]
             elif prompt == "" and self.null_class is not None:
                 rows[i] = self.null_class
             elif prompt == "":
                 raise InputError("This model has no null class, so guidance must stay 1 (none).")
             else:
+                more = ", ..." if len(self.classes) > SHOWN else ""
                 raise InputError(
-                    f"This model has no class {prompt!r}; it has {', '.join(self.classes)}."
+                    f"This model has no class {prompt!r}; it has "
+                    f"{', '.join(self.classes[:SHOWN])}{more}."
                 )
         return Condition({"class": rows})
+
+    def signature(self, prompts: list[str]) -> list[object]:
+        """Numbers of classes."""
+        return [self.numbers.get(prompt, prompt) for prompt in prompts]
 
     def mix(self, cond: Condition, weights: Tensor) -> Condition:
         """`sum_c w_c e_c` of the class embeddings, which stand in for a class number.
@@ -145,7 +153,7 @@ class TextStream:
         lower: Prompts are lower-cased and stripped first.
         masked: The encoder is told which tokens are padding.
         layer: Which hidden state is the condition: None for the encoder's own last output, or a
-            number such as -2 for the layer before the last.
+            number such as -2 for the output of the block before the last.
 
     Attributes:
         first_token: Place of a prompt's first own token: 1 after a start token.
@@ -229,13 +237,21 @@ class TextStream:
         inner = getattr(self.encoder, "encoder", None)
         return getattr(inner, "embed_tokens", None) or self.encoder.get_input_embeddings()
 
+    def _blocks(self) -> torch.nn.ModuleList:
+        """The encoder's layers, its longest list of modules."""
+        lists = [m for m in self.encoder.modules() if isinstance(m, torch.nn.ModuleList)]
+        return max(lists, key=len)
+
     def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         device = self.encoder.device
         given = mask.to(device) if self.masked else None
-        out = self.encoder(
-            ids.to(device), attention_mask=given, output_hidden_states=self.layer is not None
-        )
-        states = out[0] if self.layer is None else out.hidden_states[self.layer]
+        if self.layer is None:
+            out = self.encoder(ids.to(device), attention_mask=given)
+            states = out[0]
+        else:  # `output_hidden_states` would leave hooks behind that cannot be pickled
+            with output_seen(self._blocks()[self.layer]) as seen:
+                out = self.encoder(ids.to(device), attention_mask=given)
+            states = seen[0]
         pooled = getattr(out, "text_embeds", None)
         return states, getattr(out, "pooler_output", None) if pooled is None else pooled
 
@@ -269,10 +285,17 @@ class Text(Conditioner):
     Args:
         stream: The text encoder that is attended to first.
         dtype: Of the network that reads the states.
+        device: Of that network; the encoder's own if None.
+
+    Attributes:
+        streams: All of them; empty when the encoders were released.
     """
 
-    def __init__(self, stream: TextStream, dtype: torch.dtype) -> None:
-        self.stream, self.dtype = stream, dtype
+    def __init__(
+        self, stream: TextStream, dtype: torch.dtype, device: torch.device | None = None
+    ) -> None:
+        self.stream, self.streams = stream, [stream]
+        self.dtype, self.device = dtype, device
         self.first_token, self.room = stream.first_token, stream.room
 
     def embed(self, prompts: list[str]) -> Condition:
@@ -301,7 +324,8 @@ class Text(Conditioner):
         places: list[int] | None = None,
     ) -> Condition:
         """Conditions of prompts given as token ids, see `TextStream.embed`."""
-        return Condition({"text": self.stream.embed(rows, vectors, places)[0].to(self.dtype)})
+        states = self.stream.embed(rows, vectors, places)[0]
+        return Condition({"text": states.to(self.device or states.device, self.dtype)})
 
     def text_states(self, cond: Condition) -> Tensor:
         """The text encoder's hidden states within a condition, `[n, window, d]`."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..schedule import DiscreteSchedule, Schedule
+from ..schedule import DiscreteSchedule, RectifiedFlowSchedule, Schedule
 from .conditioner import Condition
 from .limits import check_values
 
@@ -46,7 +46,7 @@ class Prediction:
     | flow = eps - x_0                | (x_t - sigma o) / m       | (x_t + alpha o) / m       |
 
     Only `epsilon` divides by alpha and only `sample` by sigma: at zero terminal SNR (alpha = 0)
-    a v network's x is finite.
+    a v network's x is finite. Half precision is left behind here: numbers are float32 at least.
 
     Args:
         x_t: Noisy input `[b, ...]`.
@@ -64,8 +64,9 @@ class Prediction:
         sigma: Tensor,
         parametrisation: Parametrisation,
     ) -> None:
-        self._x_t, self._out, self._kind = x_t, output, parametrisation
-        self._alpha, self._sigma = as_column(alpha, output), as_column(sigma, output)
+        wide = torch.promote_types(output.dtype, torch.float32)
+        self._x_t, self._out, self._kind = x_t.to(wide), output.to(wide), parametrisation
+        self._alpha, self._sigma = (as_column(s, self._out) for s in (alpha, sigma))
 
     @property
     def x(self) -> Tensor:
@@ -179,6 +180,14 @@ class Denoiser(ABC):
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
         """The prediction for `x_t` `[b, *shape]` at times `t` `[b]` in [0, 1]."""
 
+    def rounded(self, t: Tensor) -> Tensor:
+        """The times that the network really reads when it is called with `t`.
+
+        Most read time in float32. One that casts it to half precision first sees another time
+        than it was told, and its input must have the noise of that one.
+        """
+        return t
+
     def log_terminal(self, xbar: Tensor, s_max: float, cond: Condition) -> Tensor:
         """`log N(xbar; 0, (1 + s_max^2) I)` `[b]`: data of unit variance, all but drowned in
         noise."""
@@ -187,15 +196,15 @@ class Denoiser(ABC):
         return -0.5 * (flat.square().sum(1) / var + flat.shape[1] * math.log(2 * math.pi * var))
 
 
-class UNet(Denoiser):
-    """A diffusers U-Net on discrete steps, called at the fractional step `T t - 1`.
+class DiscreteNetwork(Denoiser):
+    """A diffusers network on discrete steps, called at the fractional step `T t - 1`.
 
     Channels of the output beyond those of `x_t` are a variance for samplers that learned one; no
     method needs it, and it is dropped before anything else happens, so that guidance never mixes
     variances.
 
     Args:
-        network: The U-Net; its weights are used in place, not copied.
+        network: Its weights are used in place, not copied.
         scheduler: Config of any diffusers scheduler with betas: samplers differ, the noise they
             undo does not.
         parametrisation: What the network predicts; read from the scheduler's config if None.
@@ -205,11 +214,12 @@ class UNet(Denoiser):
             zero terminal SNR, which would divide by zero.
     """
 
+    layout: torch.memory_format = torch.contiguous_format
+
     def __init__(
         self, network: Any, scheduler: Mapping[str, Any], parametrisation: str | None = None
     ) -> None:
         self.network = network.eval()
-        self.network.to(memory_format=torch.channels_last)
         self.schedule: DiscreteSchedule = discrete_schedule(scheduler)
         kind = parametrisation or scheduler.get("prediction_type", "epsilon")
         self.parametrisation = check_parametrisation(kind)
@@ -223,17 +233,63 @@ class UNet(Denoiser):
         self.device, self.dtype = network.device, network.dtype
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
-        """The U-Net at the fractional step `T t - 1`, its variance dropped."""
+        """The network at the fractional step `T t - 1`, its variance dropped."""
         alpha, sigma = self.schedule(t)
         step = self.schedule.step(t).to(torch.float32)
-        x = x_t.contiguous(memory_format=torch.channels_last)
+        x = x_t.to(self.dtype).contiguous(memory_format=self.layout)
         output = self._run(x, step, cond)[:, : x_t.shape[1]]
         return Prediction(x_t, output, alpha, sigma, self.parametrisation)
+
+    @abstractmethod
+    def _run(self, x: Tensor, step: Tensor, cond: Condition) -> Tensor:
+        """The network's raw output."""
+
+
+class UNet(DiscreteNetwork):
+    """A U-Net that attends to text, or that a family gives other conditions."""
+
+    layout = torch.channels_last
+
+    def __init__(
+        self, network: Any, scheduler: Mapping[str, Any], parametrisation: str | None = None
+    ) -> None:
+        super().__init__(network, scheduler, parametrisation)
+        self.network.to(memory_format=torch.channels_last)
 
     def _run(self, x: Tensor, step: Tensor, cond: Condition) -> Tensor:
         """The network's raw output under text."""
         text = cond.tensors["text"]
         return self.network(x, step, encoder_hidden_states=text, return_dict=False)[0]
+
+
+class FlowNetwork(Denoiser):
+    """A diffusers transformer that was trained by flow matching.
+
+    Its input is `x_t = (1 - s) x_0 + s eps`, its output the velocity `eps - x_0`. Our time t is
+    s itself: warped clocks and shifts of diffusers' flow schedulers are matters of sampling, and
+    no table of theirs is used, since they cannot noise an image at any time.
+
+    Args:
+        network: Its weights are used in place, not copied.
+
+    References:
+        Esser et al., Scaling Rectified Flow Transformers, 2024. https://arxiv.org/abs/2403.03206
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network.eval()
+        self.schedule: Schedule = RectifiedFlowSchedule()
+        self.device, self.dtype = network.device, network.dtype
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:
+        """The network's velocity, converted with the noise of the time that it reads."""
+        alpha, sigma = self.schedule(self.rounded(t))
+        output = self._run(x_t.to(self.dtype), t, cond)
+        return Prediction(x_t, output, alpha, sigma, "flow")
+
+    @abstractmethod
+    def _run(self, x: Tensor, s: Tensor, cond: Condition) -> Tensor:
+        """The velocity `eps - x_0` at noise s `[b]`, float64 in [0, 1]."""
 
 
 class Guided(Denoiser):
@@ -254,6 +310,10 @@ class Guided(Denoiser):
         self.schedule, self.limits = inner.schedule, inner.limits
         self.device, self.dtype = inner.device, inner.dtype
         self.cost = 2 * inner.cost
+
+    def rounded(self, t: Tensor) -> Tensor:
+        """As without guidance."""
+        return self.inner.rounded(t)
 
     def log_terminal(self, xbar: Tensor, s_max: float, cond: Condition) -> Tensor:
         """As without guidance."""

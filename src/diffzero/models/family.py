@@ -19,6 +19,11 @@ FAMILIES = {
     "deepfloyd": "deepfloyd",
     "ddpm": "ddpm",
     "clip": "clip",
+    "sdxl": "sdxl",
+    "sd3": "sd3",
+    "flux": "flux",
+    "dit": "dit",
+    "pixart": "pixart",
 }
 
 
@@ -31,10 +36,13 @@ class Family:
         pipelines: Classes of diffusers pipelines that hold such a model, in `model_index.json`
             or in memory.
         parts: Classes that each needed part may have; a part's name is its folder and its
-            attribute. A scheduler is given to `build` as its config.
+            attribute. A scheduler is given to `build` as its config, and the settings of the
+            whole pipeline (`model_index.json`) as the part `pipeline`.
         build: Makes the model of its parts and its card.
         weighted: Parts that have weights.
         packages: Python packages that reading it needs beside diffzero's own.
+        optional: Parts that a checkpoint may lack; `build` does not receive those.
+        aliases: Older names of classes, and what they are called now.
     """
 
     name: str
@@ -42,6 +50,8 @@ class Family:
     parts: Mapping[str, tuple[str, ...]]
     build: Callable[[Parts, Card], Any]
     packages: Mapping[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def weighted(self) -> tuple[str, ...]:
@@ -75,11 +85,31 @@ def family_of_pipeline(name: str, where: Any) -> Family:
     for family in families():
         if name in family.pipelines:
             return family
+    _refuse_relatives(name, where)
     known = ", ".join(family.pipelines[0] for family in families() if family.pipelines)
     raise InputError(
         f"{where}: a {name[:60] or 'pipeline of unknown class'} is not supported yet; {known} and "
         "CLIP models are."
     )
+
+
+# Pipelines made of a family's classes that are no classifiers: (how the name ends, what they do).
+RELATIVES = {
+    "KontextPipeline": "edits an image that it sees in its input",
+    "KontextInpaintPipeline": "edits an image that it sees in its input",
+    "FillPipeline": "fills holes of an image that it sees in its input",
+    "ControlPipeline": "sees an image in its input",
+    "ControlNetPipeline": "sees an image in its input",
+    "InstructPix2PixPipeline": "edits an image that it sees in its input",
+}
+
+
+def _refuse_relatives(name: str, where: Any) -> None:
+    for end, what in RELATIVES.items():
+        if name.endswith(end):
+            raise InputError(
+                f"{where}: a {name} {what}, so that its errors say little of a class."
+            )
 
 
 def check_class(family: Family, part: str, name: str, where: Any) -> None:

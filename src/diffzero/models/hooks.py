@@ -27,6 +27,22 @@ def output_replaced(module: torch.nn.Module, change: Callable[[Tensor], Tensor])
 
 
 @contextmanager
+def output_seen(module: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """While this holds, what `module` gives is listed, for calls from this thread alone."""
+    own, found = get_ident(), []
+
+    def hook(module: Any, inputs: tuple, output: Any) -> None:
+        if get_ident() == own:
+            found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def inputs_seen(
     modules: dict[str, Any], see: Callable[[str, Any, tuple, dict[str, Any]], None]
 ) -> Iterator[None]:

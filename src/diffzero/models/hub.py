@@ -62,7 +62,8 @@ def fetch(repository: str, revision: str | None, variant: str | None, allow_pick
             ignore_patterns=list(OTHERS) if which is None else None,
             etag_timeout=SECONDS,
         )
-        if all(_has_weights(Path(folder), part, family) for part in family.weighted):
+        needed = [part for part in family.weighted if part not in family.optional]
+        if all(_has_weights(Path(folder), part, family) for part in needed):
             break
     return Path(folder)
 

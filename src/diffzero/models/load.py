@@ -29,6 +29,7 @@ def load(
     allow_pickle: bool = False,
     resolution: int | None = None,
     classes: Sequence[str] | None = None,
+    text_device: str | None = None,
 ) -> Any:
     """A model ready to classify with.
 
@@ -43,6 +44,8 @@ def load(
         resolution: Side of the images in pixels, for models that take others than their own.
         classes: Names of the classes of a class-conditional model, in the order of its
             embedding, where its card does not say.
+        text_device: Where text encoders stay: `cpu` keeps those of a folder off the GPU, where
+            a large one would take the network's memory. If None, where the network is.
 
     Returns:
         A `Backbone`, or a `ClipBackbone`.
@@ -62,7 +65,8 @@ def load(
     if classes is not None:
         classes = check_labels(classes, least=1)
     if isinstance(source, str | Path):
-        model = _from_name(str(source), place_of(device), dtype, allow_pickle, classes)
+        aside = None if text_device is None else place_of(text_device)
+        model = _from_name(str(source), place_of(device), dtype, allow_pickle, classes, aside)
     elif isinstance(source, Backbone | ClipBackbone):
         model = _as_it_is(source, device, dtype)
     else:
@@ -75,7 +79,12 @@ def load(
 
 
 def _from_name(
-    name: str, place: Any, dtype: str | None, allow_pickle: bool, classes: Sequence[str] | None
+    name: str,
+    place: Any,
+    dtype: str | None,
+    allow_pickle: bool,
+    classes: Sequence[str] | None,
+    text_place: Any = None,
 ) -> Any:
     known = cards()
     if name in known:
@@ -106,7 +115,8 @@ def _from_name(
     if classes is not None:
         card = replace(card, classes=list(classes))
     with quiet():
-        parts = read_parts(path, family, dtype_of(dtype, card, place), place, allow_pickle)
+        wanted = dtype_of(dtype, card, place)
+        parts = read_parts(path, family, wanted, place, allow_pickle, text_place)
         return finished(family.name, parts, card)
 
 
@@ -152,6 +162,8 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
     model.temperatures = tuple(Temperature(**entry) for entry in card.temperatures)
     if card.vocabulary is not None:
         model.vocabulary = frozenset(card.vocabulary)
+    if card.distilled:
+        model.distilled = True
     return model
 
 
@@ -184,9 +196,12 @@ def _from_pipeline(
         )
     name = source.config.get("_name_or_path") or "pipeline"
     family = family_of_pipeline(type(source).__name__, name)
-    parts: Parts = {}
+    parts: Parts = {"pipeline": dict(source.config) | {"_class_name": type(source).__name__}}
+    parts["pipeline"] |= {"labels": getattr(source, "labels", None)}  # DiT's, not in its config
     for part in family.parts:
         found = getattr(source, part, None)
+        if found is None and part in family.optional:
+            continue
         if found is None:
             raise InputError(
                 f"{name}: the pipeline has no {part}; it needs {', '.join(family.parts)}. Load it "
@@ -204,7 +219,8 @@ def _from_pipeline(
     if dtype is not None:
         moves["dtype"] = named_dtype(dtype)
     for part in family.weighted if moves else ():
-        parts[part].to(**moves)
+        if part in parts:
+            parts[part].to(**moves)
     card = Card(
         name=name, family=family.name, source=name, classes=None if classes is None else [*classes]
     )

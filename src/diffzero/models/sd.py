@@ -11,7 +11,7 @@ from ..errors import InputError
 from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents
+from .codec import Latents, check_channels
 from .conditioner import Text, TextStream
 from .denoiser import UNet
 from .family import Family, Parts
@@ -42,18 +42,14 @@ def build(parts: Parts, card: Card) -> Backbone:
                 "sizes as input are not supported yet."
             )
     codec = Latents(vae, config.sample_size)
-    if config.in_channels != vae.config.latent_channels:
-        raise InputError(
-            f"the U-Net takes {config.in_channels} channels and the VAE gives "
-            f"{vae.config.latent_channels}; inpainting and editing models cannot classify."
-        )
+    check_channels(config.in_channels, vae)
     masked = bool(getattr(parts["text_encoder"].config, "use_attention_mask", False))
     stream = TextStream(parts["tokenizer"], parts["text_encoder"], masked=masked)
     denoiser = UNet(unet, parts["scheduler"], card.prediction)
     return Backbone(
         card.name,
         codec,
-        Text(stream, denoiser.dtype),
+        Text(stream, denoiser.dtype, denoiser.device),
         denoiser,
         attention=cross_attention_modules(unet),
         halvings=len(config.block_out_channels) - 1,

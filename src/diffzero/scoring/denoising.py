@@ -25,7 +25,7 @@ def noised(
     Neighbours with the same image, draw and time are made once.
 
     Args:
-        model: For its schedule.
+        model: For its noise at times that its network really reads.
         x_0: `[r, *shape]`.
         t: Times, float64 `[r]`.
         keys: Randomness of each row's image.
@@ -44,13 +44,16 @@ def noised(
     noise = np.stack([gaussian(keys[i], int(draws[i]), model.shape) for i in fresh])
     eps = torch.from_numpy(noise).to(x_0)
     times = torch.from_numpy(t[fresh]).to(x_0.device)
-    alpha, sigma = (as_column(s, eps) for s in model.schedule(times))
-    x_t = alpha * x_0[torch.tensor(fresh, device=x_0.device)] + sigma * eps
+    # Half precision would round alpha and sigma, and so the noise level of a whole image.
+    wide = eps.to(torch.promote_types(eps.dtype, torch.float32))
+    alpha, sigma = (as_column(s, wide) for s in model.scales(times))
+    x_t = alpha * x_0[torch.tensor(fresh, device=x_0.device)] + sigma * wide
+    x_t = x_t.to(x_0.dtype)
     rows = torch.from_numpy(np.cumsum(place)).to(x_0.device)
     return x_t[rows], times[rows], eps[rows]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def denoising_errors(
     model: Backbone,
     batch: Batch,
@@ -86,7 +89,7 @@ def pair_of(
         return prediction.eps, eps
     if target == "x":
         return prediction.x, x_0
-    alpha, sigma = (as_column(s, eps) for s in model.schedule(t))
+    alpha, sigma = (as_column(s, prediction.x) for s in model.scales(t))
     return prediction.v, alpha * eps - sigma * x_0
 
 

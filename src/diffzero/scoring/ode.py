@@ -65,7 +65,7 @@ def eps_of(model: Backbone, xbar: Tensor, log_s: float, cond: Condition) -> Tens
     """`eps_hat` at `x_t = alpha xbar` and the time at which sigma / alpha is s."""
     lam = torch.full((len(xbar),), -2 * log_s, dtype=torch.float64, device=xbar.device)
     t = model.schedule.time(lam)
-    alpha = as_column(model.schedule(t)[0], xbar)
+    alpha = as_column(model.scales(t)[0], xbar)
     return model.forward(alpha * xbar, t, cond).eps
 
 

@@ -72,8 +72,8 @@ def denoise(
         x, eps = _prediction(model, x_t, here, cond)
         if there is None:
             return x
-        alpha, sigma = model.schedule(torch.tensor([there], device=x_t.device))
-        x_t = as_column(alpha, x_t) * x + as_column(sigma, x_t) * eps
+        alpha, sigma = model.scales(torch.tensor([there], device=x_t.device))
+        x_t = as_column(alpha, x) * x + as_column(sigma, x) * eps
     raise AssertionError("steps is at least 1")
 
 

@@ -87,7 +87,7 @@ def train(
     config: Any = model.text_model.config
     if init is not None:
         old = start_from({"model": model}, init, tokens)
-        config.has_read = getattr(old.model.config.text_config, "has_read", False)
+        config.has_read = getattr(old["model"].config.text_config, "has_read", False)
     model = model.to(device)
     log(f"clip {sum(p.numel() for p in model.parameters()):,}")
     processor = CLIPImageProcessor(

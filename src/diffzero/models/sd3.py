@@ -1,0 +1,114 @@
+"""Stable Diffusion 3 and 3.5: a transformer in which image and text attend to each other.
+
+Its text is the last states but one of two CLIP encoders side by side, filled up with zeros to the
+width of T5's, and then T5's last states. Padding is read like words, so that the number of T5's
+tokens belongs to the model; where T5 was left out its tokens are zeros, and still there. Beside
+it the network is told both CLIP encoders' projected vectors of the whole prompt.
+
+References:
+    Esser et al., Scaling Rectified Flow Transformers, 2024. https://arxiv.org/abs/2403.03206
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..errors import InputError
+from .attention import cross_attention_modules
+from .backbone import Backbone
+from .cards import Card
+from .codec import Latents, check_channels
+from .conditioner import Condition, TextStream
+from .denoiser import FlowNetwork
+from .family import Family, Parts
+from .texts import Encoded, Texts
+
+WINDOW = 256  # of T5, as the pipeline has it
+
+
+class SD3Text(Texts):
+    """Two CLIP encoders and, if it is there, T5. Learned words are CLIP's alone."""
+
+    width, window = 4096, WINDOW  # of T5's states, and so of the network's text
+
+    def join(self, found: list[Encoded]) -> dict[str, Tensor]:
+        """`[n, CLIP's window + T5's, width]`, and the vectors of both CLIP encoders."""
+        clip, pooled = torch.cat([f[0] for f in found[:2]], -1), [f[1] for f in found[:2]]
+        clip = pad(clip, (0, self.width - clip.shape[-1]))
+        t5 = found[2][0] if len(found) > 2 else clip.new_zeros(len(clip), self.window, self.width)
+        whole = [vector for vector in pooled if vector is not None]
+        return {"text": torch.cat([clip, t5], 1), "pooled": torch.cat(whole, -1)}
+
+
+class SD3Transformer(FlowNetwork):
+    """Stable Diffusion 3's network, which reads time as 1000 s in float32."""
+
+    def _run(self, x: Tensor, s: Tensor, cond: Condition) -> Tensor:
+        return self.network(
+            hidden_states=x,
+            timestep=1000 * s.float(),
+            encoder_hidden_states=cond.tensors["text"],
+            pooled_projections=cond.tensors["pooled"],
+            return_dict=False,
+        )[0]
+
+
+def build(parts: Parts, card: Card) -> Backbone:
+    """Stable Diffusion 3 of its parts; T5 may be missing.
+
+    Raises:
+        InputError: networks that see an image in their input, or text encoders of other widths.
+    """
+    network, vae = parts["transformer"], parts["vae"]
+    config, window = network.config, card.window or WINDOW
+    check_channels(config.in_channels, vae)
+    streams = [
+        TextStream(parts["tokenizer"], parts["text_encoder"], layer=-2),
+        TextStream(parts["tokenizer_2"], parts["text_encoder_2"], layer=-2),
+    ]
+    pooled = sum(stream.encoder.config.projection_dim for stream in streams)
+    widths = [sum(s.encoder.config.hidden_size for s in streams), config.joint_attention_dim]
+    if "text_encoder_3" in parts and "tokenizer_3" in parts:
+        encoder = parts["text_encoder_3"]
+        streams.append(TextStream(parts["tokenizer_3"], encoder, window=window, start=False))
+        widths.insert(1, encoder.config.d_model)
+    if pooled != config.pooled_projection_dim or widths != sorted(widths) or (
+        len(widths) > 2 and widths[1] != widths[2]
+    ):  # fmt: skip
+        raise InputError(
+            f"the network reads text {config.joint_attention_dim} wide and vectors of "
+            f"{config.pooled_projection_dim}; these text encoders are not the ones it was "
+            "trained with."
+        )
+    denoiser = SD3Transformer(network)
+    text = SD3Text(streams, denoiser.dtype, denoiser.device)
+    text.width, text.window = config.joint_attention_dim, window
+    side = min(config.sample_size, most := config.pos_embed_max_size * config.patch_size)
+    codec = Latents(vae, side, most)
+    maps = cross_attention_modules(network)
+    return Backbone(card.name, codec, text, denoiser, attention=maps, halvings=1)
+
+
+CLIP_TOKENS, T5_TOKENS = (
+    (name, f"{name}Fast") for name in ("CLIPTokenizer", "T5Tokenizer")
+)  # fmt: skip
+FAMILY = Family(
+    "sd3",
+    tuple(f"StableDiffusion3{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint", "PAG")),
+    {
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": ("AutoencoderKL", "AutoencoderTiny"),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer": CLIP_TOKENS,
+        "tokenizer_2": CLIP_TOKENS,
+        "tokenizer_3": T5_TOKENS,
+        "scheduler": (),
+    },
+    build,
+    packages={"sentencepiece": "T5 reads its vocabulary with it"},
+    optional=("text_encoder_3", "tokenizer_3"),
+)
