@@ -1,9 +1,12 @@
 import pickle
+from copy import copy
 
 import numpy as np
+import pandas
 import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import diffzero as dz
@@ -123,3 +126,76 @@ def test_seed_changes_the_noise():
     backbone, pixels, _ = oracle_problem(dz.LogSNRLinearSchedule(), n=2)
     one, two = (dz.ELBO(backbone, draws=2, seed=s).fit(["0", "1"]) for s in (0, 1))
     assert not np.allclose(one.scores(pixels).logits, two.scores(pixels).logits)
+
+
+@pytest.fixture
+def mixture(oracle):
+    return oracle[0], list(oracle[1][:2])
+
+
+def test_log_probabilities_and_data_frames(mixture):
+    backbone, images = mixture
+    fitted = dz.ELBO(backbone, draws=2).fit(["0", "1", "2", "3"])
+    proba = fitted.predict_proba(images)
+    assert np.allclose(np.exp(fitted.predict_log_proba(images)), proba)
+    frame = clone(fitted.set_output(transform="pandas")).fit(["0", "1", "2", "3"])
+    frame = frame.predict_proba(pandas.Series(images, index=["a", "b"]))
+    assert list(frame.columns) == ["0", "1", "2", "3"] and list(frame.index) == ["a", "b"]
+    assert (frame.to_numpy() == proba).all() and (
+        fitted.predict(images) == proba.argmax(1).astype(str)
+    ).all()
+    with pytest.raises(dz.InputError, match="transform must be one of default, pandas"):
+        fitted.set_output(transform="polars")
+
+
+@pytest.mark.parametrize("call", ["predict", "predict_proba", "predict_log_proba"])
+def test_before_fit_it_is_scikit_learns_error(mixture, call):
+    backbone, images = mixture
+    with pytest.raises(NotFittedError, match="has no classes yet"):
+        getattr(dz.ELBO(backbone), call)(images)
+    with pytest.raises(NotFittedError):
+        dz.ELBO(backbone).score(images, ["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1, 2], ["0", None]), "Label 2 is missing"),
+        (([1, 2, 3], [0, 1, float("nan")]), "Label 3 is missing"),
+        (([1, 2], pandas.Series(["0", None])), "Label 2 is missing"),
+        (([1, 2], np.eye(2)), "one list of words"),
+        (([1, 2], [["0"], ["1", "2"]]), "Several labels per image"),
+        (([1, 2, 3], ["0", "1"]), "2 labels for 3 images"),
+        (([1, 2], ["0", 1]), "side by side"),
+        (([1, 2], [0.5, 1.5]), "words or whole numbers"),
+        (({"0", "1"},), "in an order"),
+        ((b"0,1",), "a list of words"),
+        ((7,), "a list of words"),
+        ((["caf\u00e9", "cafe\u0301"],), "repeat"),
+        ((["0", "\ud800"],), "no word"),
+    ],
+)
+def test_labels_that_are_none(mixture, arguments, message):
+    with pytest.raises(dz.InputError, match=message):
+        dz.ELBO(mixture[0]).fit(*arguments)
+
+
+def test_answers_that_are_not_finite_are_never_averaged_away(mixture):
+    backbone, images = mixture
+    fitted = dz.ELBO(backbone, draws=4).fit(["0", "1", "2", "3"])
+    ask = backbone.denoiser
+
+    class Overflows(type(ask)):
+        """Its first draw of an image is NaN, the others are right."""
+
+        def __call__(self, x_t, t, cond):
+            said = super().__call__(x_t, t, cond)
+            said._out[: len(said._out) // 4] = np.nan
+            return said
+
+    odd = copy(backbone)
+    odd.denoiser = copy(ask)
+    odd.denoiser.__class__ = Overflows
+    for method in (dz.ELBO(odd, draws=4), dz.NoiseDenoiseVote(odd, draws=2, steps=2)):
+        with pytest.raises(dz.InputError, match="NaN or infinity"):
+            method.fit(fitted.names_).scores(images)

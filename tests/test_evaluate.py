@@ -77,7 +77,8 @@ def mix(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_kills_lose_and_double_nothing(mix, tmp_path):
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "SIGTERM"])
+def test_ten_kills_lose_and_double_nothing(mix, tmp_path, kind):
     arguments = ("--data", mix, "--model", "digits-ddpm", "--set", "draws=4", "--keep-draws",
                  "--batch-size", 40)  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
@@ -97,7 +98,7 @@ def test_ten_kills_lose_and_double_nothing(mix, tmp_path):
                 break
             time.sleep(0.01)
         time.sleep(chance.random() * 0.2)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(getattr(signal, kind))
         process.wait()
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "2 of 30 images could not be used" in done.stderr
@@ -123,6 +124,44 @@ def test_a_run_resumes_after_a_torn_line_and_retries_errors(monkeypatch, capsys,
     assert run(monkeypatch, *arguments, "--retry-errors") == 2
     records = read_records(tmp_path / "run", sorted(CLASSES))
     assert len(records.ids) == 29 and list(records.errors) == [broken[1]]
+
+
+RECORD = {"id": "x", "label": "digit", "probabilities": [0.1] * 10, "logits": [0.0] * 10}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": "x", "lab',
+        b"\0" * 40,
+        b"[1]",
+        b"null",
+        b'{"label": "x"}',
+        b'{"id": "\xff"}',
+        b'{"id": 3}',
+        json.dumps(RECORD | {"label": "no class"}).encode(),
+        json.dumps(RECORD | {"logits": [0.0]}).encode(),
+        json.dumps(RECORD | {"logits": None}).encode(),
+        json.dumps(RECORD | {"probabilities": [float("nan")] * 10}).encode(),
+    ],
+)
+def test_a_line_that_is_no_record_is_named_before_anything_is_done(
+    monkeypatch, capsys, tmp_path, line
+):
+    arguments = ("evaluate", "--data", "digits", "--limit", 6, "--model", "tiny-clip",
+                 "--out", tmp_path)  # fmt: skip
+    assert run(monkeypatch, *arguments) == 0
+    whole, path = read_lines(tmp_path), tmp_path / "records.jsonl"
+    lines = path.read_bytes().splitlines(True)
+    own = line.replace(b'"digit"', json.dumps(whole[0]["label"]).encode())
+    path.write_bytes(b"".join([*lines[:2], own + b"\n", *lines[2:4]]))
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert "damaged in line 3" in said and "Remove that line" in said
+    path.write_bytes(b"".join(lines[:4]))
+    assert run(monkeypatch, *arguments) == 0
+    same_records(whole, read_lines(tmp_path))
 
 
 def test_another_configuration_is_refused_with_the_difference(monkeypatch, capsys, tmp_path):

@@ -47,7 +47,7 @@ def test_cost_and_batches():
         ({"k": 1, "pick": "inlier"}, NAMES, "always ties"),
         ({"k": 4}, NAMES, "k must be at most the number of other classes, 3; got 4"),
         ({"pick": "middle"}, NAMES, "pick must be one of outlier, inlier"),
-        ({"steps": 0}, NAMES, "steps must be at least 1"),
+        ({"steps": 0}, NAMES, "steps must be a whole number from 1 to 1,000"),
     ],
 )
 def test_bad_options(options, names, message):

@@ -72,10 +72,7 @@ def test_method_fits_the_model(sd, clip):
         (lambda clip: dz.pipeline(clip, method="vit"), "No method 'vit'"),
         (lambda clip: dz.pipeline(clip, device="cuda:7"), "cuda:7"),
         (lambda clip: dz.pipeline(clip, device=[0]), "device is a name"),
-        (
-            lambda clip: dz.pipeline(clip, dtype="float16"),
-            "is loaded with dtype torch.float32; it cannot become float16",
-        ),
+        (lambda clip: dz.pipeline(clip, dtype="float16"), "is loaded with dtype torch.float32"),
         (lambda clip: dz.pipeline(clip, dtype="float16", torch_dtype="float32"), "one argument"),
         (lambda clip: dz.pipeline(clip)("a.png", "cat"), "Only one label"),
         (lambda clip: dz.pipeline(clip)("a.png"), "candidate_labels are missing"),

@@ -70,7 +70,7 @@ def test_labels_are_text_and_missing_pictures_are_said(monkeypatch, tmp_path):
     assert run(monkeypatch, "report", tmp_path / "run", "--out", page) == 0
     html = page.read_text()
     assert "<b>one" not in html and "&lt;b&gt;one" in html
-    assert "image gone" in html and "never saw the words b in training" in html
+    assert "image gone" in html and "never saw the words &lt;, &gt;, b in training" in html
     assert "1 of 7 images could not be used" in html
 
 

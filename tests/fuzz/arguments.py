@@ -35,10 +35,18 @@ from diffzero.errors import DiffzeroError, InputError
 
 SECONDS = 10
 CLASSES = [
-    *(dz.ELBO, dz.Weighted, dz.Likelihood, dz.LatentKNN, dz.NoiseDenoise, dz.NoiseDenoiseVote),
+    *(
+        dz.ELBO,
+        dz.Weighted,
+        dz.Likelihood,
+        dz.LatentKNN,
+        dz.NoiseDenoise,
+        dz.NoiseDenoiseVote,
+        dz.Race,
+    ),
     *(dz.CrossAttention, dz.TextualInversion, dz.CLIP, dz.Shortlist, dz.Blend, dz.HandOver),
 ]
-SMALL = {"steps": 2, "draws": 2, "probes": 1, "augmentations": 1}
+SMALL = {"steps": 2, "max_draws": 4, "draws": 2, "probes": 1, "augmentations": 1}
 WORDS = ["cat", "dog", "red fox"]
 
 
@@ -179,7 +187,7 @@ def _numbers_of(fitted: Any, images: list[Any]) -> Any:
 
 def changed(rng: random.Random, world: World) -> Callable[[], Any]:
     """An argument that changes after `fit`."""
-    cls = rng.choice(CLASSES[:9])
+    cls = rng.choice(CLASSES[:10])
     model, words, images = world.choose(rng, cls)
     small = {f.name: SMALL[f.name] for f in fields(cls) if f.name in SMALL}
     name, new = rng.choice([f.name for f in fields(cls)]), value(rng)

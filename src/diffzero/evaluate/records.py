@@ -59,20 +59,39 @@ def batches(path: Path, schema: Any) -> Iterator[Any]:
         try:
             yield from pj.open_json(whole, read_options=options, parse_options=parse)
         except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{path}: damaged in line {_damaged_line(path)} ({error}). Remove that line and "
-                "run the same command again."
-            ) from None
+            raise _damaged(path, f"not JSON of one form: {error}") from None
 
 
-def _damaged_line(path: Path) -> str:
+def _damaged(path: Path, why: str, classes: list[str] | None = None) -> InputError:
+    """What to say of a file with a line that is no record of the run; the first is named."""
+    where = "somewhere"
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                json.loads(line)
-            except ValueError:
-                return f"{number:,}"
-    return "unknown"
+            if line.strip() and not _is_record(line, classes):
+                where = f"in line {number:,}"
+                break
+    return InputError(
+        f"{path}: damaged {where} ({why}), or of another run. Remove that line and run the same "
+        "command again."
+    )
+
+
+def _is_record(line: bytes, classes: list[str] | None) -> bool:
+    """Whether a line is a record: an error, or numbers for every class."""
+    try:
+        record = json.loads(line)
+        if not isinstance(record["id"], str) or len(line) > BLOCK:
+            return False
+        if record.get("error") is not None:
+            return isinstance(record["error"], str)
+        tables = [record["probabilities"], record["logits"]]
+        numbers = all(isinstance(v, int | float) and v - v == 0 for t in tables for v in t)
+        fits = classes is None or (
+            record["label"] in classes and all(len(t) == len(classes) for t in tables)
+        )
+        return numbers and fits and isinstance(record["label"], str)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def finished_ids(path: Path, retry_errors: bool = False) -> set[str]:
@@ -112,6 +131,30 @@ class Records:
     errors: dict[str, str]
 
 
+def check_records(path: Path, classes: list[str]) -> None:
+    """Go through all records, in bounded memory.
+
+    Raises:
+        InputError: naming the first line that is no record of this run.
+    """
+    for batch in batches(path, _schema()):
+        _arrays(batch.filter(batch.column("error").is_null()), classes, path)
+        if batch.column("id").null_count:
+            raise _damaged(path, "a record has no id", classes)
+
+
+def _schema() -> Any:
+    """Columns of a record."""
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float64())
+    return pa.schema(
+        [("id", pa.string()), ("label", pa.string()), ("probabilities", numbers)]
+        + [("logits", numbers), ("evals", pa.int64()), ("vjps", pa.int64())]
+        + [("seconds", pa.float64()), ("error", pa.string())]
+    )
+
+
 def read_records(folder: Path, classes: list[str]) -> Records:
     """All records; of an image done twice (an error, then a retry) the last counts.
 
@@ -124,21 +167,16 @@ def read_records(folder: Path, classes: list[str]) -> Records:
     """
     import pyarrow as pa
 
-    numbers = pa.list_(pa.float64())
-    schema = pa.schema(
-        [("id", pa.string()), ("label", pa.string()), ("probabilities", numbers)]
-        + [("logits", numbers), ("evals", pa.int64()), ("vjps", pa.int64())]
-        + [("seconds", pa.float64()), ("error", pa.string())]
-    )
+    schema, path = _schema(), Path(folder) / "records.jsonl"
     chunks: list[list[np.ndarray]] = []
     errors: dict[str, str] = {}
-    for batch in batches(Path(folder) / "records.jsonl", schema):
+    for batch in batches(path, schema):
         bad = batch.filter(batch.column("error").is_valid())
         names = bad.column("id").to_pylist()
         errors.update(zip(names, bad.column("error").to_pylist(), strict=True))
-        chunks.append(_arrays(batch.filter(batch.column("error").is_null()), classes, folder))
+        chunks.append(_arrays(batch.filter(batch.column("error").is_null()), classes, path))
     if not chunks:
-        chunks = [_arrays(pa.RecordBatch.from_pylist([], schema=schema), classes, folder)]
+        chunks = [_arrays(pa.RecordBatch.from_pylist([], schema=schema), classes, path)]
     parts: list[Any] = [np.concatenate(column) for column in zip(*chunks, strict=True)]
     keep = _last_of_each(parts[0])
     parts = [p if keep is None else p[keep] for p in parts]
@@ -147,18 +185,20 @@ def read_records(folder: Path, classes: list[str]) -> Records:
     return Records(*parts)
 
 
-def _arrays(batch: Any, classes: list[str], folder: Path) -> list[np.ndarray]:
+def _arrays(batch: Any, classes: list[str], path: Path) -> list[np.ndarray]:
     import pyarrow.compute as pc
 
     n, k = len(batch), len(classes)
     label = pc.index_in(batch.column("label"), pc.cast(list(classes), "string"))
-    tables = [batch.column(c).flatten().to_numpy() for c in ("probabilities", "logits")]
-    if label.null_count or any(len(t) != n * k for t in tables):
-        raise InputError(
-            f"{folder}: records.jsonl does not fit the {k} classes of config.json. The two are "
-            "from different runs."
-        )
-    names = batch.column("id").to_numpy(zero_copy_only=False)
+    both = [batch.column(c) for c in ("probabilities", "logits")]
+    tables = [column.flatten().to_numpy(zero_copy_only=False) for column in both]
+    odd = label.null_count + batch.column("id").null_count + sum(c.null_count for c in both)
+    if odd or not all(len(t) == n * k and np.isfinite(t).all() for t in tables):
+        raise _damaged(path, f"it does not fit the {k} classes of config.json", classes)
+    try:
+        names = batch.column("id").to_numpy(zero_copy_only=False)
+    except UnicodeDecodeError:
+        raise _damaged(path, "a record's id is no text", classes) from None
     counts = [
         pc.fill_null(batch.column(c), 0).to_numpy(zero_copy_only=False)
         for c in ("evals", "vjps", "seconds")

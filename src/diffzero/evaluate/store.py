@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import DiffzeroError, InputError
-from .records import cut_torn_line, finished_ids
+from .records import check_records, cut_torn_line, finished_ids
 
 COMPARED = ("format", "data", "model", "method", "settings", "classes", "seed", "keep_draws")
 
@@ -76,6 +76,7 @@ class RunStore:
                 write_json(path, self.config)
             records = self.folder / "records.jsonl"
             cut_torn_line(records)
+            check_records(records, self.config["classes"])
             self.done = finished_ids(records, self.retry_errors)
             # Unbuffered: a record is one write, so that none can be half-kept in a buffer.
             self._file = records.open("ab", buffering=0)

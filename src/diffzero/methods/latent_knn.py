@@ -29,6 +29,7 @@ References:
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -120,9 +121,9 @@ class LatentKNN(DiffusionMethod):
         self.units_: np.ndarray | None = None
         if self.reference is not None:
             images = self.reference
-            if isinstance(images, str | Path) and Path(images).is_dir():
-                images = image_files(images)
             try:
+                if isinstance(images, str | Path) and os.path.isdir(images):  # noqa: PTH112
+                    images = image_files(images)  # pathlib raises where a name is too long
                 loaded = self._load(images)
             except InputError as error:
                 raise InputError(f"reference: {error}") from None

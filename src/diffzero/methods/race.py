@@ -75,8 +75,8 @@ class Race(ErrorMethod):
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     delta: float = option(0.05, number(1e-6, 0.5))
-    min_draws: int = option(4, whole(2, 10_000))
-    max_draws: int = option(64, whole(2, 10_000))
+    min_draws: int = option(4, whole(2, 1_024))
+    max_draws: int = option(64, whole(2, 1_024))
     boundary: str = option("predictive", one_of("predictive", "mixture"))
 
     def count_evals(self, n_labels: int) -> int:
@@ -127,6 +127,8 @@ class Race(ErrorMethod):
             t = self.times_.at(place)
             errors = yield Jobs.dense(rows[now.alive], draws, t)
             errors = errors.reshape(len(draws), -1)
+            if not np.isfinite(errors).all():  # no evidence for or against anything
+                return Outcome(np.full(len(rows), np.nan), extra=cube)
             cube[draws[:, None], now.alive, 0] = errors
             race.update(errors * self.times_.weight(t)[:, None], place)
         logits = race.logits() * self._scale(int(race.draws.max()))
