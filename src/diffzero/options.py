@@ -106,7 +106,8 @@ ANYTHING = Check("anything", lambda v: True)
 NOTHING = Check("None", lambda v: v is None)
 FLAG = Check("True or False", lambda v: isinstance(v, bool | np.bool_))
 CALLED = Check("a function, or None", lambda v: v is None or callable(v))
-WORDS = Check("a text", lambda v: isinstance(v, str))
+# A half of a character, which no tokenizer takes, cannot be encoded: that raises, and is refused.
+WORDS = Check("a text", lambda v: isinstance(v, str) and isinstance(v.encode(), bytes))
 TEMPLATES = WORDS | several(WORDS, 1_000) | NOTHING
 DRAWS = whole(1, 1_024, "for more, average the logits of several seeds")
 STEPS = whole(1, 1_000)

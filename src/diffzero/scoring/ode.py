@@ -39,7 +39,7 @@ from ..models.denoiser import as_column
 from ..schedule import Schedule
 
 Solver = Literal["heun", "euler", "adaptive"]
-MOST_CALLS = 600  # of the adaptive solver, which never ends where rounding is above its tolerance
+MOST_CALLS = 400  # of the adaptive solver, which never ends where rounding is above its tolerance
 SlopeAndTrace = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
