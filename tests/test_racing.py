@@ -25,9 +25,9 @@ from diffzero.scoring.racing import (
     simulate,
     student_evidence,
     successive_variance,
-    temperatures_at,
     trend_removed,
 )
+from diffzero.temperature import temperatures_at
 
 
 def places_of(n, shift=0.0):

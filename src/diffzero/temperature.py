@@ -23,20 +23,40 @@ def fitted_temperature(
         settings: Its arguments, but for the number of draws.
         draws: That number.
     """
+    return between(fitted_by_draws(entries, method, settings), draws)
+
+
+def fitted_by_draws(
+    entries: Iterable[Any], method: str, settings: Mapping[str, Any]
+) -> Mapping[int, float]:
+    """Temperature by number of draws, as they were fitted; empty where none was.
+
+    Args:
+        entries: `models.backbone.Temperature` each.
+        method: Its name.
+        settings: Its arguments, but for the number of draws.
+    """
     own = plain(settings)
-    for entry in entries:
-        if entry.method == method and plain(entry.settings) == own:
-            return between(entry.fitted, draws)
-    return None
+    return next((e.fitted for e in entries if e.method == method and plain(e.settings) == own), {})
 
 
 def between(fitted: Mapping[int, float], n: int) -> float | None:
-    """`exp` of log T, linear in log n between the numbers of draws that were fitted."""
-    numbers = sorted(fitted)
-    if not numbers or not numbers[0] <= n <= numbers[-1]:
+    """The temperature of n draws, None beyond the numbers of draws that were fitted."""
+    if not fitted or not min(fitted) <= n <= max(fitted):
         return None
-    logs = np.log([float(fitted[k]) for k in numbers])
-    return float(np.exp(np.interp(np.log(n), np.log(numbers), logs)))
+    return float(temperatures_at(np.array(n), fitted))
+
+
+def temperatures_at(draws: np.ndarray, fitted: Mapping[int, float]) -> np.ndarray:
+    """Temperatures of numbers of draws, from fitted ones: log T is linear in log n.
+
+    Args:
+        draws: Numbers of draws, any shape.
+        fitted: Temperature by number of draws; beyond its ends the nearest is taken.
+    """
+    known = np.array(sorted(fitted), dtype=np.float64)
+    values = np.log([float(fitted[int(n)]) for n in known])
+    return np.exp(np.interp(np.log(draws), np.log(known), values))
 
 
 def plain(value: Any) -> Any:

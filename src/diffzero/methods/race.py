@@ -30,7 +30,7 @@ from ..noise import quantiles
 from ..options import ANYTHING, number, one_of, option, whole
 from ..scoring import racing
 from ..scoring.engine import Jobs, Outcome, Program, Subject
-from ..temperature import between, fitted_temperature
+from ..temperature import fitted_by_draws, temperatures_at
 from .common import Classes
 from .elbo import ErrorMethod
 
@@ -94,27 +94,19 @@ class Race(ErrorMethod):
             self.delta, min(self.min_draws, self.max_draws), self.max_draws,
             boundary=self.boundary,  # type: ignore[arg-type]
         )  # fmt: skip
-        entries = self.backbone_.temperatures
-        self._fitted = next((e.fitted for e in entries if e.method == "elbo"), {})
-        if (
-            fitted_temperature(entries, "elbo", self.settings(), max(self._fitted, default=1))
-            is None
-        ):
-            self._fitted = {}
+        self._fitted = fitted_by_draws(self.backbone_.temperatures, "elbo", self.settings())
+
+    def _at(self, draws: int) -> float | None:
+        """The card's temperature of `elbo` for so many draws; beyond those fitted, the last."""
+        return float(temperatures_at(np.array(draws), self._fitted)) if self._fitted else None
 
     def _fitted_temperature(self) -> float | None:
-        """The card's for `elbo` with as many draws; beyond those that were fitted, the last."""
-        if not self._fitted:
-            return None
-        most = max(self._fitted)
-        return between(self._fitted, min(self.max_draws, most))
+        return self._at(self.max_draws)
 
     def _scale(self, draws: int) -> float:
         """What brings a logit of so many draws to the scale of `max_draws`."""
-        if not self._fitted:
-            return 1.0
-        ends = racing.temperatures_at(np.array([self.max_draws, draws]), self._fitted)
-        return float(ends[0] / ends[1])
+        whole, own = self._at(self.max_draws), self._at(draws)
+        return 1.0 if whole is None or own is None else whole / own
 
     def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
         rows = classes.rows[image]

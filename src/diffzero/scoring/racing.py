@@ -34,7 +34,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -624,15 +624,3 @@ def calibrated_threshold(thresholds: Sequence[float], wrong: np.ndarray, delta: 
             f"{int(wrong[order[0]].sum())} disagree at the strictest threshold."
         )
     return chosen
-
-
-def temperatures_at(draws: np.ndarray, fitted: Mapping[int, float]) -> np.ndarray:
-    """Temperatures of numbers of draws, from fitted ones: linear in logarithms between them.
-
-    Args:
-        draws: Numbers of draws, any shape.
-        fitted: Temperature by number of draws; beyond its ends the nearest is taken.
-    """
-    known = np.array(sorted(fitted), dtype=np.float64)
-    values = np.log([fitted[int(n)] for n in known])
-    return np.exp(np.interp(np.log(draws), np.log(known), values))
