@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffzero.data import load
 
@@ -25,7 +26,7 @@ UNETS = {  # side of the blocks that become channels, channels, which levels att
     "unet-8": (4, (128, 192), (True, True), 2),
     "unet-32": (1, (32, 64, 96), (False, False, True), 1),
 }
-TRANSFORMERS = {"dit-192": (6, 8), "dit-256": (8, 6)}  # heads of 32, layers; patches of 4
+TRANSFORMERS = {"dit-192": (3, 8), "dit-256": (4, 6)}  # heads of 64, layers; patches of 4
 
 
 def build(name):
@@ -34,7 +35,7 @@ def build(name):
     if name in TRANSFORMERS:
         heads, layers = TRANSFORMERS[name]
         return DiTTransformer2DModel(
-            num_attention_heads=heads, attention_head_dim=32, in_channels=3, out_channels=3,
+            num_attention_heads=heads, attention_head_dim=64, in_channels=3, out_channels=3,
             num_layers=layers, sample_size=32, patch_size=4, num_embeds_ada_norm=CLASSES,
         )  # fmt: skip
     patch, channels, attention, layers = UNETS[name]
@@ -62,7 +63,34 @@ def noised(x, t, eps):
 
 def call(network, x_t, t, labels):
     x_t = x_t.contiguous(memory_format=torch.channels_last)
-    return network(x_t, t * 1000 - 1, class_labels=labels, return_dict=False)[0]
+    # The fused attention of CPUs is slow backwards on so few tokens; bfloat16 pays on some CPUs.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
+        return network(x_t, t * 1000 - 1, class_labels=labels, return_dict=False)[0].float()
+
+
+class Optimizers:
+    """AdamW for all, or Muon for the matrices inside blocks and AdamW for the rest."""
+
+    def __init__(self, network, kind, lr):
+        def inner(name, p):
+            return kind == "muon" and p.ndim == 2 and "blocks" in name and ".emb." not in name
+
+        named = list(network.named_parameters())
+        matrices = [p for name, p in named if inner(name, p)]
+        rest = [p for name, p in named if not inner(name, p)]
+        self.all = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99))]
+        if matrices:
+            muon = torch.optim.Muon(
+                matrices, lr=lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            )
+            self.all.append(muon)
+        self.lr = lr
+
+    def step(self, share):
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * share
+            optimizer.step()
 
 
 def blocks(name, x):
@@ -119,6 +147,7 @@ def main():
     parser.add_argument("--data", required=True, help="folder of CIFAR-10's Parquet files")
     parser.add_argument("--minutes", type=float, default=12.0, help="processor time")
     parser.add_argument("--times", choices=("uniform", "mixed"), default="uniform")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=5e-4)
     trial(parser.parse_args())
@@ -131,16 +160,17 @@ def trial(a):
     images = torch.from_numpy(train.images).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(train.labels)
     network = build(a.net).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=a.lr, betas=(0.9, 0.99))
+    optimizers = Optimizers(network, a.optimizer, a.lr)
     average = {k: v.clone() for k, v in network.state_dict().items()}
     names = [k for k, v in average.items() if v.is_floating_point()]
-    path = Path("runs/networks") / f"{a.net}-{a.times}.pt"
+    path = Path("runs/networks") / f"{a.net}-{a.times}-{a.optimizer}-{a.lr:g}-{a.batch}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     step, spent = 0, 0.0
     if path.exists():
         kept = torch.load(path, weights_only=True)
         network.load_state_dict(kept["network"])
-        optimizer.load_state_dict(kept["optimizer"])
+        for optimizer, state in zip(optimizers.all, kept["optimizer"], strict=True):
+            optimizer.load_state_dict(state)
         average, step, spent = kept["average"], kept["step"], kept["spent"]
     g = torch.Generator().manual_seed(step)
     budget, saved = a.minutes * 60, spent
@@ -149,12 +179,10 @@ def trial(a):
         x_t, v, t, y = batch(a.net, images[:-HELD_OUT], labels[:-HELD_OUT], a.batch, a.times, g)
         loss = functional.mse_loss(call(network, x_t, t, y), v)
         fall = max(0.05, 0.5 * (1 + math.cos(math.pi * spent / budget)))
-        for group in optimizer.param_groups:
-            group["lr"] = a.lr * min(1, (step + 1) / 300) * fall
-        optimizer.zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        optimizers.step(min(1, (step + 1) / 300) * fall)
         step += 1
         live = network.state_dict()
         near = 1 - min(0.999, (1 + step) / (10 + step))
@@ -162,7 +190,8 @@ def trial(a):
         spent += time.process_time() - began
         if spent - saved > 120 or spent >= budget:
             saved = spent
-            kept = {"network": live, "optimizer": optimizer.state_dict(), "average": average}
+            states = [optimizer.state_dict() for optimizer in optimizers.all]
+            kept = {"network": live, "optimizer": states, "average": average}
             torch.save(kept | {"step": step, "spent": spent}, path)
             print(f"{step * a.batch:,} images, {spent / 60:.1f} min, loss {loss:.4f}", flush=True)
     network.load_state_dict(average)
@@ -170,8 +199,8 @@ def trial(a):
     share, cross = accuracy(network, a.net, images[held], labels[held])
     weights = sum(p.numel() for p in network.parameters())
     print(
-        f"{a.net} ({weights:,} weights), {a.times} times: {step * a.batch:,} images, accuracy "
-        f"{share:.3f} of 300, cross-entropy {cross:.3f}"
+        f"{a.net} ({weights:,} weights), {a.times} times, {a.optimizer} {a.lr:g}: "
+        f"{step * a.batch:,} images, accuracy {share:.3f} of 300, cross-entropy {cross:.3f}"
     )
 
 

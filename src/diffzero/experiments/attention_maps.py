@@ -6,6 +6,7 @@ compared: the class with the largest wins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +38,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     right = scores.logits.argmax(1) == truth
     picks = spread(data.labels, SHOWN)
     shown = classifier.heat_maps([images[i] for i in picks], [names[i] for i in picks])
-    size = (1.75 * (asked + 1), 1.95 * len(picks) + 0.9)
-    fig, axes = figure(*size, nrows=len(picks), ncols=asked + 1, squeeze=False)
-    for row, i, maps in zip(axes, picks, shown, strict=True):
-        pixels = seen(setting, i)
-        row[0].imshow(pixels, interpolation="nearest")
-        row[0].set_title(f"truth: {short(data.classes[data.labels[i]])}", size=9)
-        top = np.abs(maps).max()
-        best = int(scores.logits[i].argmax())
-        for c, (axis, heat) in enumerate(zip(row[1:], maps, strict=True)):
-            axis.imshow(pixels.mean(2), cmap="gray", extent=(0, 1, 0, 1), interpolation="nearest")
-            axis.imshow(heat, cmap="RdBu_r", vmin=-top, vmax=top, alpha=0.65, extent=(0, 1, 0, 1))
-            mark = " ◀" if c == best else ""
-            colour = "#2a7f62" if c == truth[i] else "#222222"
-            title = f"{short(names[i][c])}{mark}\n{1000 * scores.logits[i, c]:+.2f} ‰"
-            weight = "bold" if c == truth[i] else None
-            axis.set_title(title, size=8, color=colour, fontweight=weight)
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-    fig.suptitle(
-        f"Attention to each class's words less that of pure noise, {model.name}\n"
-        f"green: the truth; ◀: the answer; red: more than noise draws",
-        size=10,
-    )
-    fig.tight_layout(rect=(0, 0, 1, 0.985))
-    write(fig, path)
+    _paint(setting, picks, shown, names, scores.logits, truth, path)
     verdict = (
         f"among {asked} classes the largest map is the true one: {percent(int(right.sum()), n)}"
     )
@@ -73,3 +50,41 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         "evals": int(scores.evals[0]),
         "verdict": verdict,
     }
+
+
+def _paint(
+    setting: Setting,
+    picks: list[int],
+    shown: Sequence[np.ndarray],
+    names: list[list[str]],
+    logits: np.ndarray,
+    truth: np.ndarray,
+    path: Path,
+) -> None:
+    """A row for each image of `picks`: the image, then its map for each class asked about."""
+    data, asked = setting.data, len(names[0])
+    size = (1.75 * (asked + 1), 1.95 * len(picks) + 0.9)
+    fig, axes = figure(*size, nrows=len(picks), ncols=asked + 1, squeeze=False)
+    for row, i, maps in zip(axes, picks, shown, strict=True):
+        pixels = seen(setting, i)
+        row[0].imshow(pixels, interpolation="nearest")
+        row[0].set_title(f"truth: {short(data.classes[data.labels[i]])}", size=9)
+        top = np.abs(maps).max()
+        best = int(logits[i].argmax())
+        for c, (axis, heat) in enumerate(zip(row[1:], maps, strict=True)):
+            axis.imshow(pixels.mean(2), cmap="gray", extent=(0, 1, 0, 1), interpolation="nearest")
+            axis.imshow(heat, cmap="RdBu_r", vmin=-top, vmax=top, alpha=0.65, extent=(0, 1, 0, 1))
+            mark = " ◀" if c == best else ""
+            colour = "#2a7f62" if c == truth[i] else "#222222"
+            title = f"{short(names[i][c])}{mark}\n{1000 * logits[i, c]:+.2f} ‰"
+            weight = "bold" if c == truth[i] else None
+            axis.set_title(title, size=8, color=colour, fontweight=weight)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+    fig.suptitle(
+        f"Attention to each class's words less that of pure noise, {setting.model.name}\n"
+        f"green: the truth; ◀: the answer; red: more than noise draws",
+        size=10,
+    )
+    fig.tight_layout(rect=(0, 0, 1, 0.985))
+    write(fig, path)

@@ -115,18 +115,11 @@ def _paint(
             axis.set_title(title, size=7, color=colour)
     beside = grid[:, 4].subgridspec(2, 1, hspace=0.35)
     for place, (who, values) in enumerate(odds.items()):
-        axis = fig.add_subplot(beside[place])
-        low, high = np.quantile(values, [0.005, 0.995]).tolist()
-        edges = np.linspace(low, high, 41)
-        for way, colour in COLOURS.items():
-            own = values[labels == WAYS.index(way)].clip(low, high)
-            axis.hist(own, edges.tolist(), color=colour, alpha=0.6, label=f"truly {way}")
-        axis.axvline(0, color="black", linewidth=1)
-        axis.legend(frameon=False, fontsize=8)
         name = setting.model.name if who == "ELBO" else setting.clip.name
         hits = percent(int(right[who].sum()), len(values))
+        axis = fig.add_subplot(beside[place])
+        _histogram(axis, values, labels)
         axis.set_title(f"{who}, {name}: {hits}", size=9)
-        axis.set_xlabel("logit of “with” minus that of “without”", size=8)
     fig.suptitle(
         f"With or without a dot: denoised from level {LEVEL:g} under either caption (the nearer "
         "coloured, green where right), and the odds",
@@ -134,3 +127,15 @@ def _paint(
         y=1.0,
     )
     write(fig, path)
+
+
+def _histogram(axis: Any, values: np.ndarray, labels: np.ndarray) -> None:
+    """Log odds by truth; the half per cent at either end is shown at the edge."""
+    low, high = np.quantile(values, [0.005, 0.995]).tolist()
+    edges = np.linspace(low, high, 41)
+    for way, colour in COLOURS.items():
+        own = values[labels == WAYS.index(way)].clip(low, high)
+        axis.hist(own, edges.tolist(), color=colour, alpha=0.6, label=f"truly {way}")
+    axis.axvline(0, color="black", linewidth=1)
+    axis.legend(frameon=False, fontsize=8)
+    axis.set_xlabel("logit of “with” minus that of “without”", size=8)

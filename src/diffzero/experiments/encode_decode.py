@@ -37,8 +37,6 @@ def grid_of(model: Any, image: np.ndarray, steps: int = STEPS) -> tuple[Tensor, 
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Grids of two images of different classes."""
-    from matplotlib.patches import Rectangle
-
     model, data = setting.model, setting.data
     first = setting.seed % len(data.labels)
     other = next(
@@ -46,7 +44,6 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     )
     picks = [first, other]
     k = len(model.classes)
-    names = [short(c) for c in model.classes]
     fig, axes = figure(2 * (0.62 * k + 1.6), 0.62 * k + 1.2, ncols=2)
     numbers = []
     for axis, pick in zip(axes, picks, strict=True):
@@ -63,20 +60,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
                 "row_rms": [float(v) for v in distance.sum(1) / (k - 1)],
             }
         )
-        shown = model.decode(cells.flatten(0, 1)).view(k, k, 3, *model.shape[1:])
-        pixels, rows, columns = sheet(shown.permute(0, 1, 3, 4, 2).float().cpu().numpy() / 2 + 0.5)
-        axis.imshow(pixels, interpolation="nearest")
-        side = model.shape[-1]
-        for y, x in zip(rows, columns, strict=True):  # the diagonal
-            box = (x - side / 2, y - side / 2)
-            axis.add_patch(Rectangle(box, side, side, fill=False, color="#2a7f62", linewidth=1.5))
-        axis.set_xticks(columns, names, rotation=45, ha="right")
-        axis.set_yticks(rows, names)
-        axis.get_yticklabels()[label].set_color("#2a7f62")
-        axis.get_yticklabels()[label].set_fontweight("bold")
-        axis.set(xlabel="decoded under", ylabel="encoded under")
-        axis.set_title(f"truth: {names[label]}; the framed diagonal returns the original", size=9)
-        axis.tick_params(length=0)
+        _paint(axis, model, cells, label)
     fig.suptitle(f"Encode and decode under every label, {model.name}", y=0.93)
     write(fig, path)
     worst = max(max(n["diagonal_rms"]) for n in numbers)
@@ -86,3 +70,24 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         "evals": 2 * 2 * STEPS * (k + k * k),
         "verdict": f"the diagonal returns the original to within {worst:.3f} RMS of [-1, 1]",
     }
+
+
+def _paint(axis: Any, model: Any, cells: torch.Tensor, label: int) -> None:
+    """The grid of one image whose true class is `label`, its diagonal framed."""
+    from matplotlib.patches import Rectangle
+
+    k, names = len(model.classes), [short(c) for c in model.classes]
+    shown = model.decode(cells.flatten(0, 1)).view(k, k, 3, *model.shape[1:])
+    pixels, rows, columns = sheet(shown.permute(0, 1, 3, 4, 2).float().cpu().numpy() / 2 + 0.5)
+    axis.imshow(pixels, interpolation="nearest")
+    side = model.shape[-1]
+    for y, x in zip(rows, columns, strict=True):  # the diagonal
+        box = (x - side / 2, y - side / 2)
+        axis.add_patch(Rectangle(box, side, side, fill=False, color="#2a7f62", linewidth=1.5))
+    axis.set_xticks(columns, names, rotation=45, ha="right")
+    axis.set_yticks(rows, names)
+    axis.get_yticklabels()[label].set_color("#2a7f62")
+    axis.get_yticklabels()[label].set_fontweight("bold")
+    axis.set(xlabel="decoded under", ylabel="encoded under")
+    axis.set_title(f"truth: {names[label]}; the framed diagonal returns the original", size=9)
+    axis.tick_params(length=0)

@@ -30,7 +30,8 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         model, level=LEVEL, steps=STEPS, guidance=GUIDANCE, draws=1, seed=setting.seed
     ).fit(data.classes)
     shown = spread(labels, SHOWN)
-    distances, pictures = [], {}
+    distances = []
+    pictures: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for i, image in enumerate(images):  # one at a time: few are shown
         original, (returned,) = classifier.reconstructions([image])
         own_view = returned[:, 0, 0]
@@ -42,38 +43,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     others = np.where(np.eye(len(data.classes), dtype=bool)[labels], np.inf, table)
     rival = others.argmin(1)
     nearer = int((own < others.min(1)).sum())
-    fig, axes = figure(8.4, 2.1 * len(shown) + 0.9, nrows=len(shown), ncols=4, squeeze=False)
-    for row, i in zip(axes, shown, strict=True):
-        original, returned = pictures[i]
-        right, wrong = returned[labels[i]], returned[rival[i]]
-        if setting.enlarge is not None:
-            prompts = [model.template.format(data.classes[c]) for c in (labels[i], rival[i])]
-            right, wrong = setting.enlarge.enlarge(
-                torch.stack([right, wrong]), prompts, model, seed=setting.seed
-            )
-        cells = (original, _noised(model, images[i], setting.seed), right, wrong)
-        for axis, cell in zip(row, cells, strict=True):
-            axis.imshow(picture(cell), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-        row[0].set_title(f"truth: {short(data.classes[labels[i]])}", size=9)
-        row[1].set_title(f"noised to level {LEVEL:g}", size=9)
-        good = own[i] < others[i].min()
-        for axis, caption, distance, colour in (
-            (row[2], data.classes[labels[i]], own[i], "#2a7f62" if good else "#222222"),
-            (row[3], data.classes[rival[i]], others[i].min(), "#222222" if good else "#c2410c"),
-        ):
-            axis.set_title(
-                f"“{model.template.format(caption)}”\ndistance {distance:.3f}",
-                size=8,
-                color=colour,
-            )
-    fig.suptitle(
-        f"Denoised under the right caption and under the best wrong one, {model.name}\n"
-        f"guidance {GUIDANCE:g}; the nearer is coloured (green: the right one)",
-        size=10,
-    )
-    fig.tight_layout(rect=(0, 0, 1, 0.985))
-    write(fig, path)
+    _paint(setting, pictures, table, rival, path)
     return {
         "n": n,
         "level": LEVEL,
@@ -85,6 +55,46 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         "distance_best_wrong_mean": float(others.min(1).mean()),
         "verdict": f"the right caption comes back nearest of all: {percent(nearer, n)}",
     }
+
+
+def _paint(
+    setting: Setting,
+    pictures: dict[int, tuple[torch.Tensor, torch.Tensor]],
+    distances: np.ndarray,
+    rival: np.ndarray,
+    path: Path,
+) -> None:
+    """Of each image shown: the original, noised, and what came back under truth and rival."""
+    model, images, labels = setting.model, setting.data.images, setting.data.labels
+    classes = setting.data.classes
+    fig, axes = figure(8.4, 2.1 * len(pictures) + 0.9, nrows=len(pictures), ncols=4, squeeze=False)
+    for row, (i, (original, returned)) in zip(axes, pictures.items(), strict=True):
+        right, wrong = returned[labels[i]], returned[rival[i]]
+        if setting.enlarge is not None:
+            prompts = [model.template.format(classes[c]) for c in (labels[i], rival[i])]
+            right, wrong = setting.enlarge.enlarge(
+                torch.stack([right, wrong]), prompts, model, seed=setting.seed
+            )
+        cells = (original, _noised(model, images[i], setting.seed), right, wrong)
+        for axis, cell in zip(row, cells, strict=True):
+            axis.imshow(picture(cell), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+        row[0].set_title(f"truth: {short(classes[labels[i]])}", size=9)
+        row[1].set_title(f"noised to level {LEVEL:g}", size=9)
+        good = distances[i, labels[i]] < distances[i, rival[i]]
+        for axis, c, colour in (
+            (row[2], labels[i], "#2a7f62" if good else "#222222"),
+            (row[3], rival[i], "#222222" if good else "#c2410c"),
+        ):
+            caption = f"“{model.template.format(classes[c])}”\ndistance {distances[i, c]:.3f}"
+            axis.set_title(caption, size=8, color=colour)
+    fig.suptitle(
+        f"Denoised under the right caption and under the best wrong one, {model.name}\n"
+        f"guidance {GUIDANCE:g}; the nearer is coloured (green: the right one)",
+        size=10,
+    )
+    fig.tight_layout(rect=(0, 0, 1, 0.985))
+    write(fig, path)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Class-conditional pixel diffusion: any diffusers `UNet2DModel` with class labels.
+"""Class-conditional pixel diffusion: a `UNet2DModel` with class labels, or DiT on pixels.
 
 The words such a model knows are the names of its classes. They live in the card (`classes` in
 `card.yaml`), since the network's own config has only their number.
@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from .cards import Card
 from .codec import Pixels
 from .conditioner import ClassTable, Condition
 from .denoiser import UNet
+from .dit import DiTClasses, DiTTransformer, check_classes
 from .family import Family, Parts
 from .hooks import output_replaced
 
@@ -46,27 +48,36 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network without class labels, or names that do not fit their number.
     """
-    unet = parts["unet"]
-    if not unet.config.num_class_embeds:
+    network, scheduler = parts["unet"], parts["scheduler"]
+    config = network.config
+    codec = _pixels(config.in_channels, config.sample_size, card)
+    if "num_embeds_ada_norm" in config:  # a transformer
+        check_classes(config)
+        n = config.num_embeds_ada_norm
+        dit = DiTTransformer(network, scheduler, card.prediction)
+        names = card.classes or [str(i) for i in range(n)]
+        classes = DiTClasses(names, n + 1, dit.device, None)
+        return Backbone(card.name, codec, classes, dit, template="{}")
+    if not config.num_class_embeds:
         raise InputError(
             "the U-Net has no class labels (num_class_embeds), so it cannot tell classes apart. "
             "Use a class-conditional model."
         )
-    channels, patch = unet.config.in_channels, card.patch
-    side = unet.config.sample_size
+    unet = ClassUNet(network, scheduler, card.prediction)
+    table = ClassTable(card.classes, config.num_class_embeds, unet.device, network.class_embedding)
+    return Backbone(card.name, codec, table, unet, template="{}")
+
+
+def _pixels(channels: int, side: Any, card: Card) -> Pixels:
+    """Pixels of the side that the network's input fills in blocks of the card's `patch`."""
     step = 2 / 255 if card.grey_step is None else card.grey_step
-    codec = Pixels(
-        channels // patch**2, side * patch if isinstance(side, int) else side, step, patch
-    )
-    denoiser = ClassUNet(unet, parts["scheduler"], card.prediction)
-    rows, embedding = unet.config.num_class_embeds, unet.class_embedding
-    table = ClassTable(card.classes, rows, denoiser.device, embedding)
-    return Backbone(card.name, codec, table, denoiser, template="{}")
+    side = side * card.patch if isinstance(side, int) else side
+    return Pixels(channels // card.patch**2, side, step, card.patch)
 
 
 FAMILY = Family(
     "ddpm",
     ("DDPMPipeline", "DDIMPipeline"),
-    {"unet": ("UNet2DModel",), "scheduler": ()},
+    {"unet": ("UNet2DModel", "DiTTransformer2DModel"), "scheduler": ()},
     build,
 )

@@ -68,8 +68,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     network, vae = parts["transformer"], parts["vae"]
     config = network.config
     check_channels(config.in_channels, vae)
-    if config.norm_type != "ada_norm_zero":
-        raise InputError(f"a transformer with {config.norm_type} reads no classes and is no DiT.")
+    check_classes(config)
     classes, n = [str(i) for i in range(config.num_embeds_ada_norm)], config.num_embeds_ada_norm
     synonyms = numbers_of(parts.get("pipeline", {}))
     spelled: dict[int, str] = {}
@@ -81,6 +80,16 @@ def build(parts: Parts, card: Card) -> Backbone:
     table.numbers = {name: i for i, name in enumerate(classes)} | synonyms | table.numbers
     codec = Latents(vae, config.sample_size)
     return Backbone(card.name, codec, table, denoiser, template="{}", halvings=1)
+
+
+def check_classes(config: Any) -> None:
+    """Refuse a transformer that reads no classes.
+
+    Raises:
+        InputError: one whose norms are not DiT's.
+    """
+    if config.norm_type != "ada_norm_zero":
+        raise InputError(f"a transformer with {config.norm_type} reads no classes and is no DiT.")
 
 
 def numbers_of(pipeline: Mapping[str, Any]) -> dict[str, int]:

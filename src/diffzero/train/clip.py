@@ -39,6 +39,7 @@ from .stable_diffusion import (
     READ_SHARE,
     SIZE,
     WINDOW,
+    Preset,
     preset_for,
     start_from,
     text_config,
@@ -77,8 +78,6 @@ def train(
     log: Callable[[str], None] = print,
 ) -> None:
     """Train and save the model under `out`; run again to resume. See `stable_diffusion.train`."""
-    from transformers import CLIPImageProcessor
-
     size = preset_for(device, preset)
     torch.manual_seed(seed)
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
@@ -90,21 +89,49 @@ def train(
         config.has_read = getattr(old["model"].config.text_config, "has_read", False)
     model = model.to(device)
     log(f"clip {sum(p.numel() for p in model.parameters()):,}")
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}
-    )
-    mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
-    std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
     captions = Captions(sets, tokens)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
-    labels = [torch.from_numpy(s.labels) for s in sets]
-    weights = mix(sets)
     states = out / ".train"
     share = 0 if (states / "clip.pt").exists() else minutes * READ_SHARE
     minutes -= reading.read(
         model.text_model, pixels, sets, captions, tokens.eos_token_id, states / "text.pt", share,
         seed=seed, log=log,
     )  # fmt: skip
+    loss = _contrastive_loss(model, pixels, sets, captions, device, size)
+    result = loop.fit(
+        model, loss, states / "clip.pt", minutes, seed=seed, log=log, weight_decay=0.05
+    )
+    log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
+    model.half().save_pretrained(out, safe_serialization=True)
+    _processor().save_pretrained(out)
+
+
+def _processor() -> Any:
+    """What `CLIPModel` sees of an image of `SIZE` pixels."""
+    from transformers import CLIPImageProcessor
+
+    return CLIPImageProcessor(
+        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}
+    )
+
+
+def _contrastive_loss(
+    model: Any,
+    pixels: list[Tensor],
+    sets: list[data.Labelled],
+    captions: Captions,
+    device: str,
+    size: Preset,
+) -> Callable[[torch.Generator], Tensor]:
+    """Cross-entropy of images over captions, false ones among them, and of captions over images.
+
+    Captions that are the same, or of the same class, are all right answers.
+    """
+    processor = _processor()
+    mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
+    std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
+    labels = [torch.from_numpy(s.labels) for s in sets]
+    weights = mix(sets)
 
     def loss(generator: torch.Generator) -> Tensor:
         drawn = captions.batch([len(p) for p in pixels], labels, weights, size.batch, generator)
@@ -129,9 +156,4 @@ def train(
             + functional.cross_entropy(logits[:, : len(rows)].T, backwards)
         )
 
-    result = loop.fit(
-        model, loss, states / "clip.pt", minutes, seed=seed, log=log, weight_decay=0.05
-    )
-    log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
-    model.half().save_pretrained(out, safe_serialization=True)
-    processor.save_pretrained(out)
+    return loss

@@ -14,6 +14,7 @@ import yaml
 from .. import data
 from ..data import held_out
 from ..evaluate.metrics import fit_temperature
+from ..evaluate.page import template
 from ..evaluate.pixel_methods import Line, best_denoise, measure_all
 from ..methods.elbo import ELBO
 from ..methods.noise_denoise import NoiseDenoise
@@ -63,20 +64,8 @@ def write_card(
     }
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
-    elbo = ELBO(model, draws=max(ELBO_DRAWS), temperature=1.0).fit(train.classes)
-    errors = elbo.draw_errors(list(held.images))
-    fitted: dict[int, float] = {}
-    for draws in ELBO_DRAWS:
-        logits = np.stack([elbo.reduce(e[:draws]) for e in errors])
-        fitted[draws] = _fit(logits, held.labels)
     chosen = best_denoise(model, held, log)
-    nd = NoiseDenoise(model, **chosen, draws=4, temperature=1.0).fit(train.classes)
-    logits = nd.scores(list(held.images)).logits
-    card["temperatures"] = [
-        temperature_entry(elbo, fitted),
-        temperature_entry(nd, {4: _fit(logits, held.labels)}),
-    ]
-    log(f"temperatures {fitted}; noise-denoise {chosen}")
+    card["temperatures"] = _temperatures(model, chosen, held, log)
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
     test = data.load(sources[0], None, "validation").subset(slice(0, limit))
@@ -86,9 +75,39 @@ def write_card(
     ]
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     sample_sheet(model, out / "samples.png")
-    text = _readme(recipe, train, held_out(train)[0], lines, fit_images, minutes, seed, more)
-    (out / "README.md").write_text(text)
+    digits = recipe == "digits-ddpm"
+    text = template("pixel_card.md.j2", Path(__file__).parent, escape=False).render(
+        recipe=recipe,
+        network=type(model.denoiser.network).__name__,
+        target={"epsilon": "the noise", "v_prediction": "v"}[model.denoiser.parametrisation],
+        side=preset.side,
+        used=len(held_out(train)[0].labels),
+        where="scikit-learn's digits, BSD-3" if digits else f"{train.name}, no terms stated",
+        flag="" if digits else f" --data {train.name}=PATH",
+        limits=_limits(digits),
+        threads=torch.get_num_threads(),
+        **{"lines": lines, "fit_images": fit_images, "minutes": minutes, "seed": seed},
+        more=more,
+    )
+    (out / "README.md").write_text(text + "\n")
     return lines
+
+
+def _temperatures(
+    model: Any, chosen: dict[str, Any], held: data.Labelled, log: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Entries of the ELBO and of noise-denoise with its chosen settings."""
+    images = list(held.images)
+    elbo = ELBO(model, draws=max(ELBO_DRAWS), temperature=1.0).fit(held.classes)
+    errors = elbo.draw_errors(images)
+    fitted: dict[int, float] = {}
+    for draws in ELBO_DRAWS:
+        logits = np.stack([elbo.reduce(e[:draws]) for e in errors])
+        fitted[draws] = _fit(logits, held.labels)
+    nd = NoiseDenoise(model, **chosen, draws=4, temperature=1.0).fit(held.classes)
+    logits = nd.scores(images).logits
+    log(f"temperatures {fitted}; noise-denoise {chosen}")
+    return [temperature_entry(elbo, fitted), temperature_entry(nd, {4: _fit(logits, held.labels)})]
 
 
 def _fit(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -120,53 +139,10 @@ def sample_sheet(model: Any, path: Path, columns: int = 10, steps: int = 50) -> 
     plt.close(figure)
 
 
-def _readme(
-    recipe: str,
-    train: data.Labelled,
-    used: data.Labelled,
-    lines: list[Line],
-    fit_images: int,
-    minutes: float,
-    seed: int,
-    more: str,
-) -> str:
-    rows = "\n".join(
-        f"| {m.method} | {m.settings} | {m.accuracy} | {'' if m.ece is None else f'{m.ece:.3f}'} "
-        f"| {m.evals} | {m.vjps or ''} | {m.seconds:.2f} "
-        f"| {'' if m.bits is None else f'{m.bits:.2f}'} |"
-        for m in lines
+def _limits(digits: bool) -> str:
+    if digits:
+        return "it knows ten handwritten digits of 8x8 pixels; it is the model of the test suite."
+    return (
+        "it was trained on two CPU cores: its numbers are far below those of a network trained\n"
+        "  on a GPU."
     )
-    digits = recipe == "digits-ddpm"
-    threads = torch.get_num_threads()
-    where = "scikit-learn's digits, BSD-3" if digits else f"{train.name}, no terms stated"
-    flag = "" if digits else f" --data {train.name}=PATH"
-    limits = (
-        "it knows ten handwritten digits of 8x8 pixels; it is the model of the test suite."
-        if digits
-        else "it was trained on two CPU cores and has seen each image a few times at most: it is "
-        "rough,\n  and its numbers are far below those of a network trained on a GPU."
-    )
-    return f"""# {recipe}
-
-A class-conditional pixel diffusion model in diffusers' `DDPMPipeline` format: a `UNet2DModel` of
-{train.images[0].shape[0]}x{train.images[0].shape[1]} pixels that predicts the noise.
-A null class serves guidance; `classes` in `card.yaml` names the others.
-
-* **Data**: {len(used.labels):,} images ({where}).
-* **Command**: `diffzero train {recipe}{flag} --minutes {minutes:g} --seed {seed}{more} --out DIR`
-* **Machine**: 2 CPU cores (AVX2), {minutes:g} minutes, shared with other work.
-* **Licence**: Apache-2.0. Weights are fp16 safetensors.
-* **Limits**: {limits}
-
-Accuracy on the same validation images for every method (never trained or tuned on), with Wilson
-95 % intervals. Level and temperatures were chosen on {fit_images} held-out training images; ECE is
-that of `predict_proba` where a temperature was fitted. Cost is per image, on {threads} CPU
-{"thread" if threads == 1 else "threads"} of the same machine; VJPs are vector-Jacobian products;
-bits are bits per dimension under the true class, with dequantisation.
-
-| method | settings | accuracy | ECE | evaluations | VJPs | seconds | bits |
-|---|---|---|---|---|---|---|---|
-{rows}
-
-![samples](samples.png)
-"""

@@ -10,15 +10,37 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
 
 WARMUP_STEPS = 200
+
+
+def bfloat16_pays(width: int = 512) -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 faster than of float32, by trying it."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        a = torch.ones(width, width, dtype=dtype)
+        taken = []
+        for _ in range(5):
+            began = time.perf_counter()
+            a @ a
+            taken.append(time.perf_counter() - began)
+        return min(taken)
+
+    return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+
+def attention_of_few_tokens(kind: str) -> AbstractContextManager[None]:
+    """Attention as plain products on a CPU, whose fused kernel is slow backwards on few tokens."""
+    return sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
 
 
 class Ema:
@@ -83,6 +105,7 @@ def fit(
     ema_decay: float = 0.999,
     log: Callable[[str], None] = print,
     save_every: float = 120.0,
+    level: float = 0.0,
 ) -> dict[str, float]:
     """Minimise `loss` for `minutes` of wall time, then leave the averaged weights in `module`.
 
@@ -91,12 +114,14 @@ def fit(
         loss: Draws a batch with the generator it is given and returns a scalar.
         state_path: Where progress is kept; when the file exists, training goes on from it.
         minutes: The budget, resumed time included.
-        lr: Peak of the cosine schedule.
+        lr: Peak of the learning rate.
         weight_decay: AdamW's.
         seed: Of the batches.
         ema_decay: Largest decay of the weight average.
         log: Called with a line every 30 seconds.
         save_every: Seconds between saves.
+        level: Share of the budget, from 0 to below 1, that the rate stays at its peak before
+            its cosine begins; trainings of many hours that are carried on want most of it.
 
     Returns:
         `steps`, `seconds` and the last smoothed `loss`.
@@ -104,66 +129,90 @@ def fit(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay
     )
-    ema = Ema(module, ema_decay)
-    generator = torch.Generator().manual_seed(seed)
-    step, elapsed, smooth = 0, 0.0, float("nan")
+    run = _Run(module, optimizer, Ema(module, ema_decay), seed)
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.shadow, ema.n = state["ema"], state["ema_n"]
-        generator.set_state(state["generator"])
-        step, elapsed, smooth = state["step"], state["elapsed"], state["smooth"]
+        run.read(state_path)
         if minutes:
-            log(f"{state_path.stem} resumed at step {step}, {elapsed / 60:.1f} of {minutes:g} min")
+            log(
+                f"{state_path.stem} resumed at step {run.step}, {run.elapsed / 60:.1f} of "
+                f"{minutes:g} min"
+            )
+    budget = minutes * 60
+    last_save = last_log = run.elapsed
+    module.train()
+    while run.elapsed < budget:
+        started = time.perf_counter()
+        warm = min(1, (run.step + 1) / WARMUP_STEPS)
+        run.move(loss, lr * warm * _cosine((run.elapsed / budget - level) / (1 - level)))
+        run.elapsed += time.perf_counter() - started
+        if run.elapsed - last_log > 30:
+            last_log = run.elapsed
+            log(
+                f"step {run.step}  {run.elapsed / 60:.1f} of {minutes:g} min  "
+                f"loss {run.smooth:.4f}"
+            )
+        if run.elapsed - last_save > save_every:
+            last_save = run.elapsed
+            run.save(state_path)
+    run.save(state_path)
+    run.ema.copy_to_module()
+    module.eval()
+    return {"steps": run.step, "seconds": run.elapsed, "loss": run.smooth}
 
-    def save() -> None:
-        state_path.parent.mkdir(parents=True, exist_ok=True)
-        partial = state_path.with_suffix(".partial")
+
+class _Run:
+    """One training: everything that a file of progress keeps."""
+
+    def __init__(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, seed: int
+    ) -> None:
+        self.module, self.optimizer, self.ema = module, optimizer, ema
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step, self.elapsed, self.smooth = 0, 0.0, float("nan")
+
+    def move(self, loss: Callable[[torch.Generator], torch.Tensor], lr: float) -> None:
+        """One step against the gradient of the loss."""
+        value = loss(self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.ema.update()
+        self.step += 1
+        number = float(value.detach())
+        self.smooth = number if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * number
+
+    def read(self, path: Path) -> None:
+        """Go on from a file."""
+        state = torch.load(path, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.shadow, self.ema.n = state["ema"], state["ema_n"]
+        self.generator.set_state(state["generator"])
+        self.step, self.elapsed = state["step"], state["elapsed"]
+        self.smooth = state["smooth"]
+
+    def save(self, path: Path) -> None:
+        """Replace the file in one move, so that a stop while it is written loses nothing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
         torch.save(
             {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "ema": ema.shadow,
-                "ema_n": ema.n,
-                "generator": generator.get_state(),
-                "step": step,
-                "elapsed": elapsed,
-                "smooth": smooth,
+                "module": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema.shadow,
+                "ema_n": self.ema.n,
+                "generator": self.generator.get_state(),
+                "step": self.step,
+                "elapsed": self.elapsed,
+                "smooth": self.smooth,
             },
             partial,
         )
-        partial.replace(state_path)
-
-    budget = minutes * 60
-    last_save = last_log = elapsed
-    module.train()
-    while elapsed < budget:
-        started = time.perf_counter()
-        rate = lr * min(1, (step + 1) / WARMUP_STEPS) * _cosine(elapsed / budget)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        value = loss(generator)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        ema.update()
-        step += 1
-        number = float(value.detach())
-        smooth = number if math.isnan(smooth) else 0.98 * smooth + 0.02 * number
-        elapsed += time.perf_counter() - started
-        if elapsed - last_log > 30:
-            last_log = elapsed
-            log(f"step {step}  {elapsed / 60:.1f} of {minutes:g} min  loss {smooth:.4f}")
-        if elapsed - last_save > save_every:
-            last_save = elapsed
-            save()
-    save()
-    ema.copy_to_module()
-    module.eval()
-    return {"steps": step, "seconds": elapsed, "loss": smooth}
+        partial.replace(path)
 
 
 def _cosine(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress))))

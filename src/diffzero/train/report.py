@@ -21,6 +21,7 @@ from .. import data
 from ..data import all_captions, held_out, scene_files
 from ..data.scenes import TASKS
 from ..evaluate.metrics import expected_calibration_error, fit_temperature, percent
+from ..evaluate.page import template
 from ..methods.clip import CLIP
 from ..methods.cross_attention import CrossAttention
 from ..methods.elbo import ELBO
@@ -111,6 +112,37 @@ def write_card(
         tails = [_tail(held_out(s)[1], METHOD_IMAGES) for s in named]
         card["temperatures"] += method_temperatures(model, tails)
     log(f"temperatures {fitted}")
+    measured = _measure_all(model, sources, sets, fitted, limit, log)
+    card["accuracy"] = [m.text() for m in measured if m.draws in (0, max(DRAWS))]
+    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
+    if method == "elbo" and named:
+        prompts = {c: card["template"].format(c) for s in named for c in s.classes}
+        if len(named) < len(sets):
+            prompts |= {text: text for text in SHEET_SCENES}
+        sample_sheet(out, prompts)
+    options = f"--minutes {minutes:g} --seed {seed}{more} --out DIR"
+    text = template("card.md.j2", Path(__file__).parent, escape=False).render(
+        recipe=recipe,
+        what=fill(_what(recipe, side), 98),
+        facts=_facts(sources, sets, side, f"diffzero train {recipe} {{}} {options}"),
+        measured=measured,
+        fitted=", ".join(f"{d}: {t:g}" for d, t in fitted.items()),
+        minutes=minutes,
+        threads=torch.get_num_threads(),
+        drawn=method == "elbo" and bool(named),
+    )
+    (out / "README.md").write_text(text)
+
+
+def _measure_all(
+    model: Any,
+    sources: list[str],
+    sets: list[data.Labelled],
+    fitted: dict[int, float],
+    limit: int,
+    log: Callable[[str], None],
+) -> list[Measured]:
+    """Lines of every data set, on its validation images."""
     measured = []
     for source, labelled in zip(sources, sets, strict=True):
         if labelled.whole:
@@ -120,15 +152,7 @@ def write_card(
         else:
             test = data.load(source, None, "validation").subset(slice(0, limit))
             measured += _measure(model, test, fitted, log)
-    card["accuracy"] = [m.text() for m in measured if m.draws in (0, max(DRAWS))]
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
-    if method == "elbo" and named:
-        prompts = {c: card["template"].format(c) for s in named for c in s.classes}
-        if len(named) < len(sets):
-            prompts |= {text: text for text in SHEET_SCENES}
-        sample_sheet(out, prompts)
-    text = _readme(recipe, sources, sets, measured, fitted, minutes, seed, side, more)
-    (out / "README.md").write_text(text)
+    return measured
 
 
 def method_temperatures(model: Any, sets: list[data.Labelled]) -> list[dict[str, Any]]:
@@ -287,29 +311,8 @@ def sample_sheet(folder: Path, prompts: dict[str, str], guidance: float = 3.0) -
     plt.close(figure)
 
 
-def _readme(
-    recipe: str,
-    sources: list[str],
-    sets: list[data.Labelled],
-    measured: list[Measured],
-    temperatures: dict[int, float],
-    minutes: float,
-    seed: int,
-    side: int,
-    more: str,
-) -> str:
-    names = [s.name for s in sets]
-    flags = " ".join(
-        f"--data {n}=PATH" for n, s in zip(names, sources, strict=False) if "digits" not in s
-    )
-    rows = "\n".join(
-        f"| {m.name} | {m.draws or 'none'} | {m.accuracy} | {m.ece:.3f} | {m.evals} "
-        f"| {m.seconds:.3f} |"
-        for m in measured
-    )
-    fitted = ", ".join(f"{d}: {t:g}" for d, t in temperatures.items())
-    counts = ", ".join(f"{len(held_out(s)[0].labels):,} images of {s.name}" for s in sets)
-    what = {
+def _what(recipe: str, side: int) -> str:
+    return {
         "tiny-sd": "A text-to-image latent diffusion model in Stable Diffusion's on-disk format: "
         "CLIPTextModel, AutoencoderKL (32 pixels to 8x8x4), UNet2DConditionModel, a small "
         "tokenizer.",
@@ -318,36 +321,21 @@ def _readme(
         "tokenizer.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
-    what = fill(what, 98)
-    facts = "\n".join(
-        fill(text, 98, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for text in (
-            f"* **Data**: {counts}, brought to {side} pixels; captions from `data/captions.yaml` "
-            "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3.",
-            f"* **Command**: `diffzero train {recipe} {flags} --minutes {minutes:g} --seed {seed}"
-            f"{more} --out DIR`",
-        )
+
+
+def _facts(sources: list[str], sets: list[data.Labelled], side: int, command: str) -> str:
+    """The card's first bullets: what was learned from, and the command."""
+    flags = " ".join(
+        f"--data {s.name}=PATH" for s, source in zip(sets, sources, strict=True)
+        if "digits" not in source
+    )  # fmt: skip
+    counts = ", ".join(f"{len(held_out(s)[0].labels):,} images of {s.name}" for s in sets)
+    texts = (
+        f"* **Data**: {counts}, brought to {side} pixels; captions from `data/captions.yaml` "
+        "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3.",
+        f"* **Command**: `{command.format(flags)}`",
     )
-    threads = torch.get_num_threads()
-    drawn = recipe != "tiny-clip" and any(not s.whole for s in sets)
-    sheet = "\n![samples](samples.png)\n" if drawn else ""
-    return f"""# {recipe}
-
-{what}
-
-{facts}
-* **Machine**: 2 CPU cores (AVX2), {minutes:g} minutes, shared with other work.
-* **Licence**: Apache-2.0. Weights are fp16 safetensors.
-* **Limits**: it knows the words of its captions (`vocabulary` in `card.yaml`) and small, centred
-  objects; it is made for tests and for learning, not for photographs.
-
-Accuracy on validation images (never trained or tuned on), template "a photo of a {{}}" or whole
-captions, with Wilson 95 % intervals; ECE is that of `predict_proba`; cost is per image, on
-{threads} CPU {"thread" if threads == 1 else "threads"} of the same machine.
-
-| data | draws | accuracy | ECE | evaluations | seconds |
-|---|---|---|---|---|---|
-{rows}
-
-Temperatures, fitted on held-out training images, by draws: {fitted}.
-{sheet}"""
+    return "\n".join(
+        fill(text, 98, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for text in texts
+    )
