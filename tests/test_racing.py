@@ -9,21 +9,21 @@ from scipy.stats import t as student_t
 
 from diffzero.errors import InputError
 from diffzero.noise import radical_inverse
-from diffzero.scoring.racing import (
-    Race,
-    Rule,
+from diffzero.scoring.evidence import (
     betting_evidence,
-    calibrated_threshold,
     effective_draws,
-    grouped,
     mixture_radius,
     mixture_ratio,
     normal_evidence,
     predictive_evidence,
+    student_evidence,
+)
+from diffzero.scoring.racing import Race, simulate
+from diffzero.scoring.rules import Rule, calibrated_threshold
+from diffzero.scoring.spread import (
+    grouped,
     sample_variance,
     shared_variance,
-    simulate,
-    student_evidence,
     successive_variance,
     trend_removed,
 )
