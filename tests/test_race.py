@@ -90,6 +90,7 @@ def test_the_temperature_of_the_dense_method_serves():
         ({"delta": 1.5}, "delta must be a number"),
         ({"min_draws": 1}, "min_draws must be a whole number"),
         ({"boundary": "betting"}, "boundary must be one of"),
+        ({"trend": "profile"}, "trend must be one of"),
         ({"template": ["a {}", "the {}"]}, "race takes one template"),
     ],
 )

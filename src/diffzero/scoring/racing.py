@@ -157,21 +157,3 @@ class Race:
         """Logits `[k]`: minus the leader's mean error, less each class's `margins`."""
         leader = -self._errors[: self._drawn, self.standing.leader].mean()
         return leader - self.margins()
-
-
-def simulate(errors: np.ndarray, places: np.ndarray, rule: Rule, step: int | None = None) -> Race:
-    """Run the race of one image over errors that were kept.
-
-    Args:
-        errors: `[draws, k]`, at least `rule.max_draws` rows.
-        places: Of the draws.
-        rule: See `Rule`.
-        step: Draws between looks after the first; one group if None.
-    """
-    race = Race(errors.shape[1], rule)
-    while (now := race.standing).reason == "running":
-        start = int(race.draws.max())
-        n = now.next_draws if start < rule.min_draws else max(now.next_draws, step or 1)
-        rows = slice(start, min(start + n, rule.max_draws))
-        race.update(errors[rows][:, now.alive], places[rows])
-    return race

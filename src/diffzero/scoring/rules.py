@@ -10,20 +10,25 @@ Only comparisons with the truly best class can wrongly remove it, and there are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import beta
 
 from ..errors import InputError
 from .evidence import betting_evidence, effective_draws, predictive_evidence, student_evidence
-from .spread import sample_variance, shared_variance, successive_variance, trend_removed
+from .spread import (
+    rivals_trend_removed,
+    sample_variance,
+    shared_variance,
+    successive_variance,
+    trend_removed,
+)
 
 Target = Literal["dense", "limit"]
 Spread = Literal["successive", "sample"]
 Boundary = Literal["mixture", "predictive", "betting"]
+Trend = Literal["none", "rivals"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Rule:
         bound: For `betting`: no difference of group means lies below `-bound`.
         profile: Relative size of differences over even bins of time, for `trend_removed`; None
             leaves the trend in.
+        trend: `rivals` takes out of a class's differences what the other rivals' share with them,
+            see `rivals_trend_removed`; `none` leaves it in.
         threshold: Evidence in nats at which a class leaves, see `calibrated_threshold`; what
             `leaving` says if None.
 
@@ -64,6 +71,7 @@ class Rule:
     prior: float = 16.0
     bound: float | None = None
     profile: tuple[float, ...] | None = None
+    trend: Trend = "none"
     threshold: float | None = None
 
     def __post_init__(self) -> None:
@@ -90,6 +98,7 @@ class Rule:
             "target": ("dense", "limit"),
             "boundary": ("mixture", "predictive", "betting"),
             "spread": ("successive", "sample"),
+            "trend": ("none", "rivals"),
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
@@ -140,6 +149,8 @@ class Rule:
         total = self.max_draws // self.group if target == "dense" else np.inf
         if self.profile is not None:
             differences = trend_removed(differences, places, self.profile)
+        if self.trend == "rivals":
+            differences = rivals_trend_removed(differences)
         mean, u = differences.mean(0), effective_draws(n, total)
         if self.spread == "sample":
             variance, freedom = sample_variance(differences)
@@ -149,38 +160,3 @@ class Rule:
         if self.boundary == "predictive" and target == "dense":
             return predictive_evidence(mean, u, shared, nu)
         return student_evidence(mean, u, shared, nu, self.effect**2)
-
-
-def calibrated_threshold(thresholds: Sequence[float], wrong: np.ndarray, delta: float) -> float:
-    """The least evidence that keeps a race's disagreement with dense draws at most `delta`.
-
-    Images with kept draws, which need no labels, are raced at each threshold. Thresholds are tried
-    from the strictest on, and the last one is taken before the first whose share of disagreeing
-    images may exceed delta (Clopper and Pearson's upper bound at 90 %). Because the order is fixed
-    beforehand no further correction is due: on images like these the share exceeds delta with
-    probability at most 0.1.
-
-    Args:
-        thresholds: In any order.
-        wrong: Whether each image disagrees at each threshold, bool `[thresholds, n]`.
-        delta: Share of images allowed.
-
-    Raises:
-        InputError: not even the strictest threshold holds; more images are needed.
-
-    References:
-        Angelopoulos et al., Learn then test, 2021. https://arxiv.org/abs/2110.01052
-    """
-    order = np.argsort(thresholds)[::-1]
-    chosen = None
-    for i in order:
-        bad, n = int(wrong[i].sum()), wrong.shape[1]
-        if bad == n or beta.ppf(0.9, bad + 1, n - bad) > delta:
-            break
-        chosen = float(thresholds[i])
-    if chosen is None:
-        raise InputError(
-            f"{wrong.shape[1]} images cannot show an error of at most {delta}: "
-            f"{int(wrong[order[0]].sum())} disagree at the strictest threshold."
-        )
-    return chosen
