@@ -1,6 +1,6 @@
 """Does a race keep its delta? On the closed-form mixture, against dense draws, three schedules.
 
-    python benchmarks/race_error.py [--images 2000] [--draws 512] [--trend rivals] [--seed 0]
+    python benchmarks/race_error.py [--images 2000] [--draws 512] [--seed 0]
 
 Ten overlapping classes of two components, margins of all sizes. Every draw of every class
 is computed once, and races are replayed over them: the share of images on which a race's answer is
@@ -60,7 +60,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=512)
-    parser.add_argument("--trend", choices=("none", "rivals"), default="none")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for name, schedule in SCHEDULES.items():
@@ -70,7 +69,7 @@ def main() -> None:
             errors, places = errors_of(backbone, x_0, options.seed * 2**32 + i, options.draws)
             dense = errors.mean(0).argmin()
             for delta in DELTAS:
-                rule = Rule(delta, max_draws=options.draws, trend=options.trend)
+                rule = Rule(delta, max_draws=options.draws)
                 race = simulate(errors, places, rule)
                 differ[delta] += int(race.standing.leader != dense)
                 spent[delta] += int(race.draws.sum())

@@ -23,7 +23,6 @@ from diffzero.scoring.replay import calibrated_threshold, simulate
 from diffzero.scoring.rules import Rule
 from diffzero.scoring.spread import (
     grouped,
-    rivals_trend_removed,
     sample_variance,
     shared_variance,
     successive_variance,
@@ -273,21 +272,6 @@ def test_a_right_profile_takes_the_trend_out_and_keeps_the_mean():
     np.testing.assert_allclose(trend_removed(draws, places, flat), draws)
 
 
-def test_what_rivals_share_is_taken_out_and_a_close_one_is_left_as_it_is():
-    generator = np.random.default_rng(20)
-    g = 1 + generator.uniform(-0.9, 0.9, 12)
-    noise = 0.05 * generator.standard_normal((12, 4))
-    draws = g[:, None] * np.array([0.0, 1.0, 2.0, 5.0]) + noise
-    fixed = rivals_trend_removed(draws)
-    np.testing.assert_allclose(fixed.mean(0), draws.mean(0))
-    assert (fixed[:, 1:].var(0) < 0.05 * draws[:, 1:].var(0)).all()
-    assert np.abs(fixed[:, 0] - draws[:, 0]).max() < 0.1  # it lies within its noise of the leader
-    alone = draws[:, :1]
-    np.testing.assert_array_equal(rivals_trend_removed(alone), alone)
-    behind = rivals_trend_removed(-draws)  # nobody is behind the leader: no trend to speak of
-    np.testing.assert_array_equal(behind[:, 1:], -draws[:, 1:])
-
-
 def test_groups_are_means_of_neighbours():
     np.testing.assert_array_equal(grouped(np.array([1.0, 3, 10, 20]), 2), [2, 15])
     with pytest.raises(InputError, match="do not fill"):
@@ -329,17 +313,16 @@ def test_a_dense_race_that_runs_out_answers_what_dense_scoring_does():
         assert limit.standing.reason == "max_draws" and len(limit.standing.alive) == 3
 
 
-@pytest.mark.parametrize("trend", ["none", "rivals"])
 @pytest.mark.parametrize("boundary", ["mixture", "predictive"])
 @pytest.mark.parametrize("delta", [0.1, 0.01])
-def test_races_differ_from_dense_scoring_on_at_most_delta_of_images(boundary, delta, trend):
+def test_races_differ_from_dense_scoring_on_at_most_delta_of_images(boundary, delta):
     """Gaps of all sizes, trends in time, heavy common noise."""
     generator = np.random.default_rng(9)
     wrong, evaluations, images = 0, 0, 150
     for _ in range(images):
         gaps = np.abs(generator.standard_normal(6)) * 10 ** generator.uniform(-1.5, 0.7)
         errors, places = field(generator, n=32, gaps=gaps)
-        rule = Rule(delta=delta, boundary=boundary, max_draws=32, trend=trend)
+        rule = Rule(delta=delta, boundary=boundary, max_draws=32)
         race = simulate(errors, places, rule)
         wrong += race.standing.leader != errors.mean(0).argmin()
         evaluations += race.draws.sum()
@@ -489,7 +472,6 @@ def test_bad_updates_are_refused():
         {"boundary": "betting", "target": "limit"},
         {"boundary": "betting", "bound": 1.0},
         {"boundary": "predictive", "target": "limit"},
-        {"trend": "own"},
         {"profile": ()},
         {"profile": (1.0, -1.0)},
     ],

@@ -54,9 +54,6 @@ class Race(ErrorMethod):
         min_draws: Draws before a class may leave.
         max_draws: Draws at which a race ends.
         boundary: `predictive`, or the more cautious `mixture`, see `diffzero.scoring.rules`.
-        trend: `rivals` weighs a class's differences without what the other rivals' share with
-            them: fewer draws, but delta is not kept where classes overlap, see
-            `docs/racing.md`. `none` leaves it in.
         weights: See `ELBO`.
         loss: See `ELBO`.
         target: See `ELBO`.
@@ -82,7 +79,6 @@ class Race(ErrorMethod):
     min_draws: int = option(4, whole(2, 1_024))
     max_draws: int = option(64, whole(2, 1_024))
     boundary: str = option("predictive", one_of("predictive", "mixture"))
-    trend: str = option("none", one_of("none", "rivals"))
 
     def count_evals(self, n_labels: int) -> int:
         """`max_draws * classes`, twice that with guidance: as if no class left early."""
@@ -97,7 +93,7 @@ class Race(ErrorMethod):
         super()._check_options()
         self._rule = Rule(
             self.delta, min(self.min_draws, self.max_draws), self.max_draws,
-            boundary=self.boundary, trend=self.trend,  # type: ignore[arg-type]
+            boundary=self.boundary,  # type: ignore[arg-type]
         )  # fmt: skip
         self._fitted = fitted_by_draws(self.backbone_.temperatures, "elbo", self.settings())
 

@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import InputError
 from .evidence import betting_evidence, effective_draws, predictive_evidence, student_evidence
 from .spread import (
-    rivals_trend_removed,
     sample_variance,
     shared_variance,
     successive_variance,
@@ -28,7 +27,6 @@ from .spread import (
 Target = Literal["dense", "limit"]
 Spread = Literal["successive", "sample"]
 Boundary = Literal["mixture", "predictive", "betting"]
-Trend = Literal["none", "rivals"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,6 @@ class Rule:
         bound: For `betting`: no difference of group means lies below `-bound`.
         profile: Relative size of differences over even bins of time, for `trend_removed`; None
             leaves the trend in.
-        trend: `rivals` takes out of a class's differences what the other rivals' share with them,
-            see `rivals_trend_removed`; `none` leaves it in.
         threshold: Evidence in nats at which a class leaves, see `calibrated_threshold`; what
             `leaving` says if None.
 
@@ -71,7 +67,6 @@ class Rule:
     prior: float = 16.0
     bound: float | None = None
     profile: tuple[float, ...] | None = None
-    trend: Trend = "none"
     threshold: float | None = None
 
     def __post_init__(self) -> None:
@@ -98,7 +93,6 @@ class Rule:
             "target": ("dense", "limit"),
             "boundary": ("mixture", "predictive", "betting"),
             "spread": ("successive", "sample"),
-            "trend": ("none", "rivals"),
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
@@ -149,8 +143,6 @@ class Rule:
         total = self.max_draws // self.group if target == "dense" else np.inf
         if self.profile is not None:
             differences = trend_removed(differences, places, self.profile)
-        if self.trend == "rivals":
-            differences = rivals_trend_removed(differences)
         mean, u = differences.mean(0), effective_draws(n, total)
         if self.spread == "sample":
             variance, freedom = sample_variance(differences)

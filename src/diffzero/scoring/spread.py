@@ -100,32 +100,6 @@ def trend_removed(
     return differences + size * (1 - g[:, None])
 
 
-def rivals_trend_removed(differences: np.ndarray) -> np.ndarray:
-    """Differences of each rival without the part that the other rivals' explain.
-
-    Whatever makes one draw tell classes apart better than another, its time or its noise, does so
-    for many rivals at once: `D_b,i` is about `a_b g_i`. With `g_i` the mean over the other rivals,
-    scaled to mean 1 over draws, and `a_b = max(mean(D_b), 0)`,
-
-        D'_b,i = D_b,i - a_b (g_i - 1)
-
-    has the mean of D_b and varies less wherever g is right. A rival close to the leader has a
-    small `a_b` and is left as it is, and so is one that is alone or whose fellows are on average
-    not behind the leader. It assumes that g keeps its sign over the draws still to come. Where
-    classes overlap it does not, and a race that counts on it errs more often than delta.
-
-    Args:
-        differences: `[n, k]`.
-    """
-    n, k = differences.shape
-    if k < 2 or n < 2:
-        return differences
-    others = (differences.sum(1, keepdims=True) - differences) / (k - 1)
-    mean = others.mean(0)
-    g = np.where(mean > 0, others / np.where(mean > 0, mean, 1), 1)
-    return differences - np.maximum(differences.mean(0), 0) * (g - 1)
-
-
 def grouped(values: np.ndarray, size: int) -> np.ndarray:
     """Means of `size` successive draws: antithetic pairs, or blocks with a shift of their own.
 
