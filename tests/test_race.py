@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import diffzero as dz
 from conftest import as_x0, oracle_problem
@@ -96,3 +97,29 @@ def test_the_temperature_of_the_dense_method_serves():
 def test_bad_options(oracle, options, message):
     with pytest.raises(dz.InputError, match=message):
         dz.Race(oracle[0], **options).fit(oracle[0].classes)
+
+
+def grouped_classes(k, n, groups_of=10, seed=0):
+    """Classes in groups: (backbone, images)."""
+    g = torch.Generator().manual_seed(seed)
+    centres = torch.randn(k // groups_of, 1, 3, 4, 4, generator=g).double() * 0.5
+    own = torch.randn(k // groups_of, groups_of, 3, 4, 4, generator=g).double() * 0.2
+    means = (centres + own).reshape(k, 1, 3, 4, 4)
+    stds, ones = torch.full((k, 1), 0.3), torch.ones(k, 1)
+    backbone = dz.MixtureBackbone(ones, means, stds, dz.DiscreteSchedule.linear())
+    labels = torch.randint(0, k, (n,), generator=g)
+    x = means[labels, 0] + 0.3 * torch.randn(n, 3, 4, 4, generator=g).double()
+    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return backbone, pixels.permute(0, 2, 3, 1).numpy()
+
+
+def test_a_gradient_before_the_race_makes_the_cost_nearly_independent_of_the_classes():
+    few, images = grouped_classes(10, 6)
+    cost = dz.Race(few).fit(few.classes).scores(images).evals.mean()
+    many, images = grouped_classes(200, 6)
+    screen = dz.Weighted(many, steps=1, draws=16)
+    behind = dz.Shortlist(screen, dz.Race(many), keep=10).fit(many.classes)
+    scores = behind.scores(images)
+    assert (scores.evals + scores.vjps).mean() <= 3 * cost
+    answer = many.posterior(as_x0(images)).argmax(1).numpy()
+    assert (scores.logits.argmax(1) == answer).mean() >= 5 / 6

@@ -9,21 +9,22 @@ from scipy.stats import t as student_t
 
 from diffzero.errors import InputError
 from diffzero.noise import radical_inverse
-from diffzero.scoring.racing import (
-    Race,
-    Rule,
+from diffzero.scoring.evidence import (
     betting_evidence,
-    calibrated_threshold,
     effective_draws,
-    grouped,
     mixture_radius,
     mixture_ratio,
     normal_evidence,
     predictive_evidence,
+    student_evidence,
+)
+from diffzero.scoring.racing import Race
+from diffzero.scoring.replay import calibrated_threshold, simulate
+from diffzero.scoring.rules import Rule
+from diffzero.scoring.spread import (
+    grouped,
     sample_variance,
     shared_variance,
-    simulate,
-    student_evidence,
     successive_variance,
     trend_removed,
 )
@@ -321,7 +322,8 @@ def test_races_differ_from_dense_scoring_on_at_most_delta_of_images(boundary, de
     for _ in range(images):
         gaps = np.abs(generator.standard_normal(6)) * 10 ** generator.uniform(-1.5, 0.7)
         errors, places = field(generator, n=32, gaps=gaps)
-        race = simulate(errors, places, Rule(delta=delta, boundary=boundary, max_draws=32))
+        rule = Rule(delta=delta, boundary=boundary, max_draws=32)
+        race = simulate(errors, places, rule)
         wrong += race.standing.leader != errors.mean(0).argmin()
         evaluations += race.draws.sum()
     assert share_at_most(wrong, images, delta)

@@ -9,7 +9,7 @@ says that it will not win: with `boundary="predictive"`, once the probability th
 draws would put it first falls below its share of `delta`. The classes that are left go on. Images
 that are easy end after a few draws, and the draws of a race are the first of those of `ELBO`.
 
-See `diffzero.scoring.racing` for the rules and what they assume, and `docs/racing.md` for what
+See `diffzero.scoring.rules` for the rules and what they assume, and `docs/racing.md` for what
 they cost.
 
 References:
@@ -30,6 +30,7 @@ from ..noise import quantiles
 from ..options import ANYTHING, number, one_of, option, whole
 from ..scoring import racing
 from ..scoring.engine import Jobs, Outcome, Program, Subject
+from ..scoring.rules import Rule
 from ..temperature import fitted_by_draws, temperatures_at
 from .common import Classes
 from .elbo import ErrorMethod
@@ -52,7 +53,7 @@ class Race(ErrorMethod):
             class: on average over images with `predictive`, for any image with `mixture`.
         min_draws: Draws before a class may leave.
         max_draws: Draws at which a race ends.
-        boundary: `predictive`, or the more cautious `mixture`, see `diffzero.scoring.racing`.
+        boundary: `predictive`, or the more cautious `mixture`, see `diffzero.scoring.rules`.
         weights: See `ELBO`.
         loss: See `ELBO`.
         target: See `ELBO`.
@@ -90,7 +91,7 @@ class Race(ErrorMethod):
 
     def _check_options(self) -> None:
         super()._check_options()
-        self._rule = racing.Rule(
+        self._rule = Rule(
             self.delta, min(self.min_draws, self.max_draws), self.max_draws,
             boundary=self.boundary,  # type: ignore[arg-type]
         )  # fmt: skip
