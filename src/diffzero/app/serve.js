@@ -70,6 +70,7 @@ async function one(photo, wish) {
   const image = make("img");
   image.alt = `Photo ${photo.name}`;
   image.src = URL.createObjectURL(photo);
+  image.onerror = () => image.remove(); // what the browser cannot show, the server may still read
   const body = make("div");
   const title = make("h2", photo.name), cost = make("p", "", "small"), bars = make("div");
   const beside = make("div", undefined, "clip"), why = make("div");
@@ -116,7 +117,12 @@ function whyButton(photo, wish, event, place) {
         const map = make("img", undefined, "why");
         map.src = told.picture;
         map.alt = told.alt;
-        place.replaceChildren(map, make("p", `${told.alt} (${count(told.evals)} evaluations for the map)`, "small"));
+        const scroll = make("div", undefined, "scroll"); // the map stays readable on a phone
+        scroll.tabIndex = 0;
+        scroll.setAttribute("role", "region");
+        scroll.setAttribute("aria-label", "map");
+        scroll.append(map);
+        place.replaceChildren(scroll, make("p", `${told.alt} (${count(told.evals)} evaluations for the map)`, "small"));
       }
       if (told.event === "error") place.replaceChildren(make("p", told.error, "error"));
       if (told.event === "cancelled") { button.disabled = false; button.textContent = `Why ${first} and not ${second}?`; }
