@@ -30,6 +30,7 @@ def serve(
     dtype: options.Dtype = None,
 ) -> None:
     """Serve a page: drop photos, type words, see the answer, its cost and why."""
+    note(f"loading {(model or BUNDLED)[0]} ...")
     server = make_server(list(model or BUNDLED), clip or None, host, port, device, dtype)
     say(f"http://{'localhost' if host in LOCAL else host}:{server.server_address[1]}/")
     if host not in LOCAL:
