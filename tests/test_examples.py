@@ -1,5 +1,6 @@
 """Every example runs, and every Python block of the README does."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -29,6 +30,19 @@ def test_python_blocks(page, tmp_path, monkeypatch):
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.S):
         exec(block, names)
+
+
+def test_tutorial(capsys):
+    """Every cell of the notebook, in order, as a kernel would run it."""
+    cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())["cells"]
+    names: dict = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    printed = capsys.readouterr().out
+    assert names["right"] >= 10 and names["same"] >= 10
+    assert names["raced"].evals.sum() < names["scores"].evals.sum()
+    assert "places differ clearly" in printed
 
 
 def test_readme_is_short_and_its_tree_is_true():

@@ -24,10 +24,11 @@ from .fetch import fetch
 from .lists import methods, models
 from .reproduce import reproduce
 from .runs import calibrate, report, rescore
+from .serve import serve
 from .train import scenes, train
 
 COMMANDS = (
-    *(classify, explain, demo, evaluate, report, rescore, calibrate),
+    *(classify, explain, serve, demo, evaluate, report, rescore, calibrate),
     *(reproduce, train, scenes, models, methods, fetch, doctor),
 )
 FULL = {errno.ENOSPC, errno.EDQUOT}

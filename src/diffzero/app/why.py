@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -12,7 +12,9 @@ COLOURS = "PuOr_r"  # orange for the first word, purple for the second; told apa
 CLEAR = 2.0  # standard errors from zero at which a place counts as told
 
 
-def picture(found: Any, photo: np.ndarray, proba: tuple[float, float], out: Path) -> None:
+def picture(
+    found: Any, photo: np.ndarray, proba: tuple[float, float], out: Path | IO[bytes]
+) -> None:
     """The photo, the map over a pale grey of it, and the scale.
 
     The weaker a place speaks, the more of the photo shows through; places within two standard
@@ -22,7 +24,7 @@ def picture(found: Any, photo: np.ndarray, proba: tuple[float, float], out: Path
         found: A `methods.explain.Explanation`.
         photo: The square that the network saw, uint8 `[s, s, 3]`.
         proba: Probabilities of the first and the second word.
-        out: PNG file.
+        out: PNG file, or an open one.
     """
     import matplotlib
 
@@ -50,7 +52,7 @@ def picture(found: Any, photo: np.ndarray, proba: tuple[float, float], out: Path
     bar.set_ticks([-most, 0, most], labels=[ends[0], "no difference", ends[1]])
     bar.ax.tick_params(labelsize=9, length=0)
     figure.suptitle(_title(found, proba), x=0.02, y=0.97, ha="left", fontsize=12)
-    figure.savefig(out)
+    figure.savefig(out, format="png")
     plt.close(figure)
 
 

@@ -21,8 +21,9 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -34,6 +35,21 @@ from ..scoring.rules import Rule
 from ..temperature import fitted_by_draws, temperatures_at
 from .common import Classes
 from .elbo import ErrorMethod
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where the race of an image stands.
+
+    Attributes:
+        draws: Draws of each class so far, int64 `[k]`.
+        alive: Classes still in the race.
+        logits: Of every class so far, `[k]`, on the scale of the final ones.
+    """
+
+    draws: np.ndarray
+    alive: np.ndarray
+    logits: np.ndarray
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -97,6 +113,19 @@ class Race(ErrorMethod):
         )  # fmt: skip
         self._fitted = fitted_by_draws(self.backbone_.temperatures, "elbo", self.settings())
 
+    def watched(self, tell: Callable[[int, Look], None] | None) -> Self:
+        """Have every look at a race told, as it happens.
+
+        Args:
+            tell: Called with the image's number and the look; what it raises ends the work. None
+                for nobody.
+
+        Returns:
+            The classifier itself.
+        """
+        self._tell = tell
+        return self
+
     def _at(self, draws: int) -> float | None:
         """The card's temperature of `elbo` for so many draws; beyond those fitted, the last."""
         return float(temperatures_at(np.array(draws), self._fitted)) if self._fitted else None
@@ -104,14 +133,14 @@ class Race(ErrorMethod):
     def _fitted_temperature(self) -> float | None:
         return self._at(self.max_draws)
 
-    def _scale(self, draws: int) -> float:
+    def scale(self, draws: int) -> float:
         """What brings a logit of so many draws to the scale of `max_draws`."""
         whole, own = self._at(self.max_draws), self._at(draws)
         return 1.0 if whole is None or own is None else whole / own
 
     def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
         rows = classes.rows[image]
-        race = racing.Race(len(rows), self._rule)
+        race, tell = racing.Race(len(rows), self._rule), getattr(self, "_tell", None)
         cube = np.full((self.max_draws, len(rows), 1), np.nan)
         while (now := race.standing).reason == "running":
             first = int(race.draws.max())
@@ -124,7 +153,10 @@ class Race(ErrorMethod):
                 return Outcome(np.full(len(rows), np.nan), extra=cube)
             cube[draws[:, None], now.alive, 0] = errors
             race.update(errors * self.times_.weight(t)[:, None], place)
-        logits = race.logits() * self._scale(int(race.draws.max()))
+            if tell is not None:
+                scale = self.scale(int(race.draws.max()))
+                tell(image, Look(race.draws.copy(), race.standing.alive, race.logits() * scale))
+        logits = race.logits() * self.scale(int(race.draws.max()))
         names = classes.names[image]
         facts = {
             "stopped": race.standing.reason,

@@ -1,0 +1,136 @@
+"""How a question of the page is answered.
+
+An answer is told in events, dictionaries that become lines of JSON: `race` or `progress` while the
+network works, `answer` with ranked words, `clip` beside it, or `why` with the map as a picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .serve_ask import Ask
+from .serve_rank import between, ranked
+
+Tell = Callable[[dict[str, Any]], None]
+Check = Callable[[], None]
+
+
+def classify(model: Any, clip: Any, ask: Ask, photo: np.ndarray, tell: Tell, check: Check) -> None:
+    """Tell the race or the progress, the answer, and that of CLIP.
+
+    Args:
+        model: A loaded diffusion model.
+        clip: A loaded CLIP model, or None.
+        ask: The question.
+        photo: uint8 `[h, w, 3]`.
+        tell: Takes events; what it raises ends the work.
+        check: Called often; what it raises ends the work.
+
+    Raises:
+        InputError: words or a method that the model cannot serve.
+    """
+    from ..methods import make
+
+    tell({"event": "working", "model": ask.model, "method": ask.method})
+    draws = {"race": "max_draws", "elbo": "draws"}.get(ask.method)
+    options: dict[str, Any] = {"seed": ask.seed} | ({draws: ask.draws} if draws else {})
+    if ask.template:
+        options["template"] = ask.template
+    classifier = make(ask.method, model, options)
+    fit(classifier, ask.words, tell)
+    began, done = time.perf_counter(), 0
+    total = classifier.count_evals(len(ask.words))
+
+    def progress(n: int) -> None:
+        nonlocal done
+        check()
+        done += n
+        tell({"event": "progress", "evals": done, "of": total})
+
+    def look(_: int, seen: Any) -> None:
+        rows, draws = between(classifier, seen), int(seen.draws.max())
+        tell({"event": "race", "rows": rows, "draws": draws, "left": len(seen.alive)})
+
+    if ask.method == "race":
+        classifier.watched(look)
+    tell(ranked(classifier, photo, progress, began))
+    if clip is not None:
+        check()
+        tell(_beside(clip, ask, photo))
+
+
+def fit(classifier: Any, words: list[str], tell: Tell) -> None:
+    """Fit, and tell what the classifier warns about the words."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        classifier.fit(words)
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            tell({"event": "note", "text": str(warning.message)})
+
+
+def _beside(clip: Any, ask: Ask, photo: np.ndarray) -> dict[str, Any]:
+    from ..methods.clip import CLIP
+
+    began = time.perf_counter()
+    try:
+        found = CLIP(clip, template=ask.template)
+        fit(found, ask.words, lambda _: None)  # the first model said the same
+        return ranked(found, photo, lambda _: None, began) | {"event": "clip"}
+    except InputError as error:  # it may not know the words, which takes nothing away
+        return {"event": "clip", "error": str(error)}
+
+
+def explain(model: Any, ask: Ask, photo: np.ndarray, tell: Tell, check: Check) -> None:
+    """Tell the map of the first word against the second, as a picture and in words.
+
+    Args:
+        model: See `classify`.
+        ask: The question, with two words.
+        photo: See `classify`.
+        tell: See `classify`.
+        check: See `classify`.
+    """
+    from ..images import fit_square
+    from ..methods.elbo import ELBO
+    from ..methods.explain import explain as explained
+    from .explain import SHOWN
+    from .why import picture
+
+    def progress(_: int) -> None:
+        check()
+        tell({"event": "progress"})
+
+    classifier = ELBO(model, draws=ask.draws, seed=ask.seed, template=ask.template)
+    fit(classifier, ask.words, tell)
+    first, second = ask.words
+    proba = classifier.probabilities(classifier.scores([photo], progress=progress))[0]
+    found = explained(classifier, [photo], [(first, second)], progress)[0]
+    side = max(classifier.backbone_.image_size, min(photo.shape[:2]))
+    shown, file = fit_square(photo, min(SHOWN, side)), io.BytesIO()
+    picture(found, shown, (float(proba[0]), float(proba[1])), file)
+    image = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    tell({"event": "why", "picture": image, "alt": describe(found), "evals": found.evals})
+
+
+def describe(found: Any) -> str:
+    """The map in words, for those who do not see it."""
+    h, w = found.difference.shape
+
+    def place(values: np.ndarray) -> str:
+        y, x = np.unravel_index(int(values.argmax()), values.shape)
+        rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
+        return f"{rows[int(3 * y // h)]} {columns[int(3 * x // w)]}"
+
+    return (
+        f"The photo speaks most for {found.first} at the {place(found.difference)}, and most for "
+        f"{found.second} at the {place(-found.difference)}."
+    )
