@@ -22,7 +22,7 @@ def image_key(seed: int, pixels: np.ndarray) -> int:
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{seed}:{pixels.shape[0]}x{pixels.shape[1]}:".encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
     return int.from_bytes(digest.digest(), "little")
 
 

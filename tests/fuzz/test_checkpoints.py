@@ -39,4 +39,6 @@ def test_spoilt_checkpoints_are_refused_with_the_cause(every, tmp_path):
 def test_kinds_are_many_and_have_names_of_their_own():
     names = [kind.name for kind in KINDS]
     assert len(names) == len(set(names)) >= 400
-    assert {name.split("-")[0] for name in names} == {"sd", "ddpm", "if", "clip"}
+    assert {name.split("-")[0] for name in names} == {
+        *("sd", "ddpm", "if", "clip", "sdxl", "sd3", "flux", "dit", "pixart")
+    }

@@ -230,6 +230,8 @@ def _strip(image: Image.Image, box: tuple[int, int, int, int], name: str) -> np.
         scaled = np.round(deep.astype(np.int64) / 257.0)
         return np.clip(scaled, 0, 255).astype(np.uint8)[..., None]
     with pillow(name):
+        if part.mode == "RGB" and "transparency" not in part.info:
+            return np.asarray(part)  # most photos; `convert` would copy them once more
         if part.mode == "La":
             part = part.convert("LA")
         if part.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in part.info:
