@@ -238,6 +238,17 @@ def pixart():
 
 
 @pytest.fixture(scope="session")
+def sana():
+    return dz.load(families.sana_pipeline())
+
+
+@pytest.fixture(scope="session")
+def z_image(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("z_image")
+    return from_folder(families.z_image_pipeline(), folder, 16, window=64)
+
+
+@pytest.fixture(scope="session")
 def clip(tokenizer, tmp_path_factory):
     """A real CLIPModel, untrained, saved and loaded again."""
     from transformers import CLIPImageProcessor

@@ -83,6 +83,8 @@ def fit(
     ema_decay: float = 0.999,
     log: Callable[[str], None] = print,
     save_every: float = 120.0,
+    muon: str | None = None,
+    warmup: int = WARMUP_STEPS,
 ) -> dict[str, float]:
     """Minimise `loss` for `minutes` of wall time, then leave the averaged weights in `module`.
 
@@ -97,20 +99,22 @@ def fit(
         ema_decay: Largest decay of the weight average.
         log: Called with a line every 30 seconds.
         save_every: Seconds between saves.
+        muon: Matrices whose names hold this word learn with Muon instead of AdamW,
+            where torch has it (2.9 and later).
+        warmup: Steps until the rate is at its peak.
 
     Returns:
         `steps`, `seconds` and the last smoothed `loss`.
     """
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay
-    )
+    optimizers = _optimizers(module, weight_decay, muon)
     ema = Ema(module, ema_decay)
     generator = torch.Generator().manual_seed(seed)
     step, elapsed, smooth = 0, 0.0, float("nan")
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
         module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, own in zip(optimizers, _listed(state["optimizer"]), strict=True):
+            optimizer.load_state_dict(own)
         ema.shadow, ema.n = state["ema"], state["ema_n"]
         generator.set_state(state["generator"])
         step, elapsed, smooth = state["step"], state["elapsed"], state["smooth"]
@@ -123,7 +127,7 @@ def fit(
         torch.save(
             {
                 "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizer": [optimizer.state_dict() for optimizer in optimizers],
                 "ema": ema.shadow,
                 "ema_n": ema.n,
                 "generator": generator.get_state(),
@@ -140,14 +144,9 @@ def fit(
     module.train()
     while elapsed < budget:
         started = time.perf_counter()
-        rate = lr * min(1, (step + 1) / WARMUP_STEPS) * _cosine(elapsed / budget)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = lr * min(1, (step + 1) / warmup) * _cosine(elapsed / budget)
         value = loss(generator)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
+        _advance(module, optimizers, value, rate)
         ema.update()
         step += 1
         number = float(value.detach())
@@ -163,6 +162,49 @@ def fit(
     ema.copy_to_module()
     module.eval()
     return {"steps": step, "seconds": elapsed, "loss": smooth}
+
+
+def _optimizers(
+    module: nn.Module, weight_decay: float, muon: str | None
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices that it is meant for, at updates of AdamW's size.
+
+    References:
+        Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
+        Liu et al., Muon is Scalable for LLM Training, 2025. https://arxiv.org/abs/2502.16982
+    """
+    named = dict(module.named_parameters())
+    able = muon is not None and hasattr(torch.optim, "Muon")
+    chosen = {k for k, p in named.items() if able and str(muon) in k and p.ndim == 2}
+    rest = [p for k, p in named.items() if k not in chosen]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=weight_decay)
+    ]
+    if chosen:
+        matrices = [named[k] for k in sorted(chosen)]
+        found.append(
+            torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return found
+
+
+def _advance(
+    module: nn.Module, optimizers: list[torch.optim.Optimizer], value: torch.Tensor, rate: float
+) -> None:
+    """One step down the gradient of `value`, clipped to length 1."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def _listed(state: Any) -> list[Any]:
+    """States of optimizers; before there could be several, one was kept by itself."""
+    return state if isinstance(state, list) else [state]
 
 
 def _cosine(progress: float) -> float:
