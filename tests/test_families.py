@@ -612,6 +612,15 @@ def test_only_text_encoders_are_released(dit):
         dit.release_text_encoders(["0"])
 
 
+def test_offloaded_pipelines_are_refused():
+    from accelerate import cpu_offload
+
+    pipe = families.sd3_pipeline(False)
+    cpu_offload(pipe.transformer, torch.device("cpu"))
+    with pytest.raises(dz.InputError, match="transformer is off-loaded"):
+        dz.load(pipe)
+
+
 def test_rows_follow_free_memory():
     from diffzero.models.backbone import rows_that_fit
 

@@ -120,6 +120,7 @@ VARIANTS = {
     "velocity of the other sign": Variant(misled(sign=-1.0)),
     "latents not shifted": Variant(encoded(shift=0.0)),
     "latents not scaled": Variant(encoded(scale=1.0)),
+    "T5 padded to 64 tokens": Variant(streamed(2, window=64)),
     "T5's padding masked": Variant(streamed(2, masked=True)),
     "T5 left out": Variant(streamed(2)),
     "CLIP's last states": Variant(streamed(0, layer=-1)),

@@ -81,7 +81,6 @@ class Flux2Transformer(FluxTransformer):
             timestep=s.to(self.dtype),
             img_ids=torch.cartesian_prod(zero, axes[0], axes[1], zero),
             txt_ids=torch.cartesian_prod(zero, zero, zero, axes[2]),
-            guidance=None,
             return_dict=False,
         )[0]
         return output.transpose(1, 2).unflatten(2, (h, w))

@@ -344,6 +344,7 @@ def save(nets: dict[str, Any], vae: Any, tokens: Sequence[Any], out: Path) -> No
 
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 
+    vae.register_to_config(_name_or_path="tiny-sd")  # not the folder of whoever trained it
     second = deepcopy(tokens[0])
     second.pad_token = second.convert_ids_to_tokens(0)
     pipeline = StableDiffusion3Pipeline(
