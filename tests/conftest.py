@@ -238,8 +238,10 @@ def pixart():
 
 
 @pytest.fixture(scope="session")
-def sana():
-    return dz.load(families.sana_pipeline())
+def sana(tmp_path_factory):
+    """Read from a folder, with a window that fits the prompts of the tests."""
+    pipe = families.sana_pipeline(instruction=tuple(families.sana_instruction()))
+    return from_folder(pipe, tmp_path_factory.mktemp("sana"), window=families.T5_WINDOW)
 
 
 @pytest.fixture(scope="session")

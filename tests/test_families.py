@@ -8,13 +8,11 @@ runs; `test_families_facts.py` pins the same things without adapters.
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from inspect import signature
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import SanaPipeline
 from torch.nn.functional import pixel_shuffle
 
 import diffzero as dz
@@ -46,7 +44,6 @@ class Case:
     methods: tuple[str, ...] = (*ROWS, *TEXT)
 
 
-SANA_INSTRUCTION = signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
 T5 = {"max_sequence_length": families.T5_WINDOW}
 WINDOW = {"window": families.T5_WINDOW}
 PIXART = {"use_resolution_binning": False}
@@ -75,7 +72,7 @@ CASES = {
         resolution=16,
     ),
     "sana": Case(
-        lambda: families.sana_pipeline(instruction=tuple(SANA_INSTRUCTION)),
+        lambda: families.sana_pipeline(instruction=tuple(families.sana_instruction())),
         {
             "height": 32,
             "width": 32,

@@ -50,7 +50,6 @@ class LanguageText(Conditioner):
     def __init__(
         self, tokenizer: Any, encoder: Any, window: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        tokenizer.padding_side = "right"  # as the pipelines set it
         self.stream = LanguageStream(tokenizer, encoder.eval())
         self.streams, self.window = [self.stream], window
         self.dtype, self.device = dtype, device
@@ -84,23 +83,24 @@ class LanguageText(Conditioner):
     @torch.no_grad()
     def _read(self, prompts: list[str], cut: int) -> tuple[Tensor, Tensor]:
         """States and mask of prompts whose frames are equally long."""
-        length, tokens = self.window + cut, self.stream.tokenizer
-        batch = tokens(
-            [self.framed(p) for p in prompts],
-            padding="max_length", max_length=length, return_tensors="pt", truncation=False,
-        ) if all(len(ids) <= length for ids in self.signature(prompts)) else None  # fmt: skip
-        if batch is None:
+        length, found = self.window + cut, self.signature(prompts)
+        if max(map(len, found)) > length:
             long = max(prompts, key=len)
             raise InputError(
                 f"The model reads {self.window} tokens with what stands around a prompt; "
                 f"{long[:60]!r}... has more. Shorten the label or the template."
             )
+        # Padded here: a tokenizer that pads keeps that in a state which threads would share.
+        ids = torch.full((len(found), length), self.stream.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for line, on, row in zip(ids, mask, found, strict=True):
+            line[: len(row)], on[: len(row)] = torch.tensor(row), 1
         inner = self.stream.encoder
         inner = getattr(inner, "model", inner)  # without the head, which predicts words
-        mask = batch.attention_mask.to(inner.device)
+        mask = mask.to(inner.device)
         with ExitStack() as stack:
             seen = [stack.enter_context(output_seen(inner.layers[k])) for k in self.layers]
-            out = inner(batch.input_ids.to(inner.device), attention_mask=mask, use_cache=False)
+            out = inner(ids.to(inner.device), attention_mask=mask, use_cache=False)
         states = torch.cat([s[0] for s in seen], -1) if seen else out[0]
         kept = [0, *range(cut + 1, length)]
         return states[:, kept], mask[:, kept]
