@@ -238,6 +238,19 @@ def pixart():
 
 
 @pytest.fixture(scope="session")
+def sana(tmp_path_factory):
+    """Read from a folder, with a window that fits the prompts of the tests."""
+    pipe = families.sana_pipeline(instruction=tuple(families.sana_instruction()))
+    return from_folder(pipe, tmp_path_factory.mktemp("sana"), window=families.T5_WINDOW)
+
+
+@pytest.fixture(scope="session")
+def z_image(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("z_image")
+    return from_folder(families.z_image_pipeline(), folder, 16, window=64)
+
+
+@pytest.fixture(scope="session")
 def clip(tokenizer, tmp_path_factory):
     """A real CLIPModel, untrained, saved and loaded again."""
     from transformers import CLIPImageProcessor

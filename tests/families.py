@@ -368,6 +368,15 @@ def pixart_pipeline(sigma=False, conditions=None):
     )
 
 
+def sana_instruction():
+    """What SanaPipeline puts before a prompt."""
+    from inspect import signature
+
+    from diffusers import SanaPipeline
+
+    return signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+
+
 def sana_pipeline(scale=1.0, instruction=()):
     """Sana: 32-pixel images, 8x8 latents, Gemma of width 16. `instruction`: words to know."""
     from diffusers import (

@@ -38,6 +38,8 @@ FAMILIES = {
     "flux": ["elbo", "noise-denoise", "cross-attention", "textual-inversion"],
     "dit": ["elbo", "weighted"],
     "pixart": ["elbo", "weighted"],
+    "sana": ["elbo", "weighted"],
+    "z_image": ["elbo"],
 }
 CASES = [(family, method) for family, methods in FAMILIES.items() for method in methods]
 

@@ -275,3 +275,28 @@ def test_imagen_table_puts_two_models_on_the_same_images(tmp_path, monkeypatch):
     assert line["right"] == "".join("01"[int(r)] for r in right) and line["evals"] == 20
     assert 0 < numbers["mcnemar_p_between_models"]["elbo, 2 draws"] <= 1
     assert text_table.PLAN is not plan  # the table itself is as it was
+
+
+# -- on a flow model -----------------------------------------------------------------------------
+
+
+def test_flow_faults_change_one_thing_each(tmp_path):
+    from diffzero.experiments.flow_faults import VARIANTS
+
+    model = dz.load("tiny-flow", device="cpu")
+    images = data.load("digits=digits", None, "validation").subset(slice(0, 1))
+    shift, window = model.codec.shift, model.conditioner.streams[2].window
+    prompt, said = ["a photo of a handwritten digit two"], []
+    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    for variant in VARIANTS.values():
+        wrong = variant.change(model)
+        with torch.no_grad():
+            found = wrong.forward(x, torch.tensor([0.4]).double(), wrong.embed(prompt))
+        said.append((found.eps.sum().item(), wrong.codec.shift, float(wrong.codec.scale)))
+    assert len({*said}) == len(VARIANTS) - 2  # two differ in what is compared alone
+    assert (model.codec.shift, model.conditioner.streams[2].window) == (shift, window)
+    numbers = reproduce("flow-faults", Setting(model, images, None, tmp_path, 1, 0))
+    assert set(numbers["accuracy"]) == set(VARIANTS) and numbers["n"] == 1
+    assert (tmp_path / "flow-faults.png").exists()
+    with pytest.raises(dz.InputError, match="such as tiny-flow"):
+        reproduce("flow-faults", Setting(dz.load("tiny-sd"), images, None, tmp_path, 1, 0))

@@ -33,6 +33,26 @@ def test_digits(method, options):
     assert np.allclose(proba.sum(1), 1)
 
 
+def test_the_flow_model_reads_text_as_its_recipe_did():
+    """Windows, padding and layers of all three encoders: the adapter embeds what was learned."""
+    import torch
+
+    from diffzero.train import flow
+
+    model = dz.load("tiny-flow", device="cpu")
+    streams, prompts = model.conditioner.streams, ["a photo of a bag", ""]
+    nets = {f"text_encoder{k}": s.encoder for k, s in zip(("", "_2", "_3"), streams, strict=True)}
+    ids = [
+        s.tokenizer(prompts, padding="max_length", max_length=flow.WINDOW, return_tensors="pt")
+        for s in (streams[0], streams[2])
+    ]
+    with torch.no_grad():
+        text, pooled = flow.Network(nets).text(*(i.input_ids for i in ids))
+    found = model.embed(prompts).tensors
+    assert torch.allclose(found["text"], text, atol=1e-5)
+    assert torch.allclose(found["pooled"], pooled, atol=1e-5)
+
+
 def test_demo_writes_its_picture_and_table(tmp_path, monkeypatch, capsys):
     from PIL import Image
 

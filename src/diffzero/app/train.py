@@ -14,7 +14,10 @@ from .console import note, progress_bar, say
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="tiny-sd, tiny-if, tiny-clip, digits-ddpm or cifar10-ddpm.")
+        str,
+        typer.Argument(
+            help="tiny-sd, tiny-flow, tiny-if, tiny-clip, digits-ddpm or cifar10-ddpm."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; run again to resume.")],
     data: Annotated[

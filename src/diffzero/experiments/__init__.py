@@ -1,8 +1,8 @@
 """The paper's experiments, one file each: `diffzero reproduce NAME`.
 
-Every `run` takes a backbone (class-conditional, one that reads text for those of `ON_TEXT`, either
-for those of `ON_ANY`) and labelled images, writes `NAME.png` and `NAME.json` into a folder, and
-returns the JSON's numbers.
+Every `run` takes a backbone (class-conditional, one that reads text for those of `ON_TEXT`, a flow
+model for those of `ON_FLOW`, any for those of `ON_ANY`) and labelled images, writes `NAME.png` and
+`NAME.json` into a folder, and returns the JSON's numbers.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ EXPERIMENTS = {
     "attributes": "figure 5: with or without, told by diffusion and by CLIP",
     "binding": "scenes: objects, which colour is whose, where, how many, by every method and CLIP",
     "imagen-table": "all methods on a pixel model in Imagen's manner beside a latent one",
+    "flow-faults": "a flow model called wrongly in each of many ways, beside the right one",
     "robustness": "sections 5.1 and 5.2: diffusion and CLIP on corrupted images",
 }
 ON_TEXT = {
@@ -43,6 +44,7 @@ ON_TEXT = {
 }
 ON_SCENES = {"attributes", "binding"}  # make their own images
 ON_ANY = {"robustness"}
+ON_FLOW = {"flow-faults"}  # look at the model themselves
 ON_TRAIN = {"inception-score", "cifar10-table"}  # need training images
 
 
@@ -50,6 +52,8 @@ def default_model(name: str) -> str:
     """The bundled model of the kind that an experiment needs."""
     if name == "imagen-table":
         return "tiny-if"
+    if name in ON_FLOW:
+        return "tiny-flow"
     return "tiny-sd" if name in ON_TEXT | ON_ANY else "digits-ddpm"
 
 
@@ -142,7 +146,7 @@ def reproduce(name: str, setting: Setting) -> dict[str, Any]:
         from ..methods.common import text_of
 
         text_of(setting.model, name)
-    elif name not in ON_ANY and setting.model.classes is None:
+    elif name not in ON_ANY | ON_FLOW and setting.model.classes is None:
         raise InputError(
             f"{name} needs a class-conditional model such as digits-ddpm; {setting.model.name} "
             "is none."

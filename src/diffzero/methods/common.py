@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..images import to_tensor
 from ..models.backbone import Backbone, naming
 from ..models.conditioner import Condition, Text
+from ..models.language import LanguageText
 from ..models.texts import Remembered
 from ..noise import image_key
 from ..prompts import check_readable, check_templates, fill
@@ -49,6 +50,11 @@ def text_of(model: Backbone, method: str) -> Text:
         raise InputError(
             f"{method} makes prompts of its own, and the text encoders of {model.name} were "
             "released; load it again."
+        )
+    if isinstance(model.conditioner, LanguageText):
+        raise InputError(
+            f"{method} needs the places of single words in a prompt, and a language model tells "
+            f"{model.name} of whole prompts within a chat or an instruction. Use another method."
         )
     if not isinstance(model.conditioner, Text):
         raise InputError(

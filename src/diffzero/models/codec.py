@@ -107,7 +107,8 @@ class Latents(Codec):
     Some have a shift and a scale for each channel (`latents_mean`, `latents_std`).
 
     Args:
-        vae: An `AutoencoderKL`, or an `AutoencoderTiny`, whose latents come already scaled.
+        vae: An `AutoencoderKL`; an `AutoencoderDC`, which is deterministic; or an
+            `AutoencoderTiny`, whose latents come already scaled.
         side: Side of `x_0`, what the denoiser was built for.
         most: Largest side of `x_0` that the denoiser can take; None for any.
 
@@ -123,7 +124,8 @@ class Latents(Codec):
         config = vae.config
         self.vae, side, self.most = vae.eval(), square_side(side), most
         self.tiny = type(vae).__name__ == "AutoencoderTiny"
-        blocks = config.encoder_block_out_channels if self.tiny else config.block_out_channels
+        both = getattr(config, "block_out_channels", None)  # else encoder and decoder differ
+        blocks = both or config.encoder_block_out_channels
         self.factor = 2 ** (len(blocks) - 1)
         # A tiny autoencoder is trained to give what the scaled latents of the large one are.
         self.scale: Any = 1.0 if self.tiny else config.scaling_factor
@@ -164,7 +166,10 @@ class Latents(Codec):
         found = []
         for chunk in images.to(self.vae.device, self.vae.dtype).split(AT_ONCE):
             code = self.vae.encode(chunk)
-            found.append(code.latents if self.tiny else code.latent_dist.mean)
+            if self.tiny:
+                found.append(code.latents)
+            else:
+                found.append(code.latent if hasattr(code, "latent") else code.latent_dist.mean)
         z = torch.cat(found)
         return (z - _beside(self.shift, z)) * _beside(self.scale, z)
 

@@ -24,6 +24,10 @@ FAMILIES = {
     "flux": "flux",
     "dit": "dit",
     "pixart": "pixart",
+    "sana": "sana",
+    "lumina2": "lumina2",
+    "z-image": "z_image",
+    "flux2": "flux2",
 }
 
 

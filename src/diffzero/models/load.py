@@ -208,6 +208,7 @@ def _from_pipeline(
                 "with all of them."
             )
         check_class(family, part, type(found).__name__, name)
+        _refuse_offloaded(found, part, name)
         parts[part] = dict(found.config) if part == "scheduler" else found
         if part == "scheduler":
             parts[part].setdefault("_class_name", type(found).__name__)
@@ -225,6 +226,15 @@ def _from_pipeline(
         name=name, family=family.name, source=name, classes=None if classes is None else [*classes]
     )
     return finished(family.name, parts, card)
+
+
+def _refuse_offloaded(network: Any, part: str, name: str) -> None:
+    if getattr(network, "_hf_hook", None) is not None:
+        raise InputError(
+            f"{name}: its {part} is off-loaded (enable_model_cpu_offload or the like), so that "
+            "it moves on every call. Load the pipeline without that; text encoders that do not "
+            "fit stay on the CPU with load(FOLDER, text_device='cpu')."
+        )
 
 
 def _refuse_files(path: Path) -> None:

@@ -27,10 +27,9 @@ from .codec import Latents, check_channels
 from .conditioner import Condition, Text, TextStream
 from .denoiser import DiscreteNetwork
 from .family import Family, Parts
+from .texts import side_by_side
 
 WINDOWS = {True: 300, False: 120}  # tokens of T5: of Sigma, and of alpha
-MASKED = -10_000.0  # what diffusers adds to scores of padding
-LEAST = 1e-30  # a weight, of which the logarithm must be finite
 
 
 class PixArtText(Text):
@@ -48,11 +47,8 @@ class PixArtText(Text):
         return Condition({"text": states.to(device, self.dtype), "mask": mask.to(device)})
 
     def mix(self, cond: Condition, weights: Tensor) -> Condition:
-        """All prompts side by side, `[b, K window, d]`, and their bias `[b, 1, K window]`."""
-        text, mask = cond.tensors["text"], cond.tensors["mask"]
-        bias = weights.clamp(min=LEAST).log()[:, :, None] + (1 - mask) * MASKED
-        side = text.flatten(0, 1).expand(len(weights), -1, -1)
-        return Condition({"text": side, "bias": bias.flatten(1)[:, None]})
+        """All prompts side by side, see `texts.side_by_side`."""
+        return side_by_side(cond, weights)
 
 
 class PixArtTransformer(DiscreteNetwork):

@@ -13,6 +13,8 @@ from torch import Tensor
 from ..errors import InputError
 from .conditioner import Condition, Conditioner, Text, TextStream, check_fits
 
+MASKED = -10_000.0  # what diffusers adds to scores of padding
+LEAST = 1e-30  # a weight, of which the logarithm must be finite
 Encoded = tuple[Tensor, Tensor | None, Tensor]  # states, pooled vectors, mask
 
 
@@ -105,6 +107,22 @@ class Texts(Text):
         return list(zip(*each, strict=True))
 
 
+def side_by_side(cond: Condition, weights: Tensor) -> Condition:
+    """Soft conditions of a network that attends to text under a mask.
+
+    Masks cannot be averaged: the states of all K prompts stand side by side, `[b, K window, d]`,
+    and a bias `[b, 1, K window]` adds `log w_c` to the scores of prompt c's tokens.
+
+    Args:
+        cond: `text` and `mask` of the K prompts.
+        weights: `[b, K]`, rows on the simplex.
+    """
+    text, mask = cond.tensors["text"], cond.tensors["mask"]
+    bias = weights.clamp(min=LEAST).log()[:, :, None] + (1 - mask) * MASKED
+    side = text.flatten(0, 1).expand(len(weights), -1, -1)
+    return Condition({"text": side, "bias": bias.flatten(1)[:, None]})
+
+
 class Remembered(Conditioner):
     """Prompts that were embedded before the text encoders were released.
 
@@ -116,14 +134,14 @@ class Remembered(Conditioner):
         InputError: a conditioner without text encoders, or a prompt that it cannot take.
     """
 
-    def __init__(self, inner: Conditioner, prompts: Sequence[str]) -> None:
-        if not isinstance(inner, Text):
+    def __init__(self, inner: Any, prompts: Sequence[str]) -> None:
+        if not getattr(inner, "streams", None):
             raise InputError("This model has no text encoders to release.")
         known = list(dict.fromkeys(prompts))
         self.table, self.signatures = inner.embed(known), inner.signature(known)
         self.rows = {prompt: i for i, prompt in enumerate(known)}
         self.inner = copy(inner)
-        self.inner.streams, self.inner.stream = [], None  # type: ignore[assignment]
+        self.inner.streams, self.inner.stream = [], None
         if isinstance(self.inner, Texts):
             self.inner.alike = []
 

@@ -9,12 +9,13 @@ def recipes() -> dict[str, Callable[..., None]]:
     """The recipes of `diffzero train`, by name."""
     from functools import partial
 
-    from . import clip, ddpm, deepfloyd, stable_diffusion
+    from . import clip, ddpm, deepfloyd, flow, stable_diffusion
 
     pixels = {name: partial(ddpm.train, name) for name in ddpm.PRESETS}
     texts = {
         "tiny-sd": stable_diffusion.train,
         "tiny-if": deepfloyd.train,
         "tiny-clip": clip.train,
+        "tiny-flow": flow.train,
     }
     return texts | pixels

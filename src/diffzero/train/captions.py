@@ -55,6 +55,10 @@ class Captions:
     Args:
         sets: The data sets; class `k` of set `s` gets its own list of captions.
         tokenizer: Pads to its `model_max_length`.
+
+    Attributes:
+        texts: Every caption once.
+        ids: Their tokens, one row each.
     """
 
     def __init__(self, sets: list[Labelled], tokenizer: Any) -> None:
@@ -74,7 +78,8 @@ class Captions:
         self.first_side = torch.cumsum(self.sides, 0) - self.sides
         numbers = [number.setdefault(t, len(number)) for c in sides for t in c]
         self.side = torch.tensor(numbers, dtype=torch.long)
-        ids = tokenizer(list(number), padding="max_length", truncation=True, return_tensors="pt")
+        self.texts = list(number)
+        ids = tokenizer(self.texts, padding="max_length", truncation=True, return_tensors="pt")
         self.ids, self.mask = ids.input_ids, ids.attention_mask
 
     def batch(

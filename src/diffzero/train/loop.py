@@ -105,6 +105,8 @@ def fit(
     ema_decay: float = 0.999,
     log: Callable[[str], None] = print,
     save_every: float = 120.0,
+    muon: str | None = None,
+    warmup: int = WARMUP_STEPS,
     level: float = 0.0,
 ) -> dict[str, float]:
     """Minimise `loss` for `minutes` of wall time, then leave the averaged weights in `module`.
@@ -120,16 +122,17 @@ def fit(
         ema_decay: Largest decay of the weight average.
         log: Called with a line every 30 seconds.
         save_every: Seconds between saves.
+        muon: Matrices whose names hold this word learn with Muon instead of AdamW,
+            where torch has it (2.9 and later).
+        warmup: Steps until the rate is at its peak.
         level: Share of the budget, from 0 to below 1, that the rate stays at its peak before
             its cosine begins; trainings of many hours that are carried on want most of it.
 
     Returns:
         `steps`, `seconds` and the last smoothed `loss`.
     """
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay
-    )
-    run = _Run(module, optimizer, Ema(module, ema_decay), seed)
+    optimizers = _optimizers(module, weight_decay, muon)
+    run = _Run(module, optimizers, Ema(module, ema_decay), seed)
     if state_path.exists():
         run.read(state_path)
         if minutes:
@@ -142,7 +145,7 @@ def fit(
     module.train()
     while run.elapsed < budget:
         started = time.perf_counter()
-        warm = min(1, (run.step + 1) / WARMUP_STEPS)
+        warm = min(1, (run.step + 1) / warmup)
         run.move(loss, lr * warm * _cosine((run.elapsed / budget - level) / (1 - level)))
         run.elapsed += time.perf_counter() - started
         if run.elapsed - last_log > 30:
@@ -160,25 +163,50 @@ def fit(
     return {"steps": run.step, "seconds": run.elapsed, "loss": run.smooth}
 
 
+def _optimizers(
+    module: nn.Module, weight_decay: float, muon: str | None
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices that it is meant for, at updates of AdamW's size.
+
+    References:
+        Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
+        Liu et al., Muon is Scalable for LLM Training, 2025. https://arxiv.org/abs/2502.16982
+    """
+    named = dict(module.named_parameters())
+    able = muon is not None and hasattr(torch.optim, "Muon")
+    chosen = {k for k, p in named.items() if able and str(muon) in k and p.ndim == 2}
+    rest = [p for k, p in named.items() if k not in chosen]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=weight_decay)
+    ]
+    if chosen:
+        matrices = [named[k] for k in sorted(chosen)]
+        found.append(
+            torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return found
+
+
 class _Run:
     """One training: everything that a file of progress keeps."""
 
     def __init__(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema, seed: int
+        self, module: nn.Module, optimizers: list[torch.optim.Optimizer], ema: Ema, seed: int
     ) -> None:
-        self.module, self.optimizer, self.ema = module, optimizer, ema
+        self.module, self.optimizers, self.ema = module, optimizers, ema
         self.generator = torch.Generator().manual_seed(seed)
         self.step, self.elapsed, self.smooth = 0, 0.0, float("nan")
 
     def move(self, loss: Callable[[torch.Generator], torch.Tensor], lr: float) -> None:
         """One step against the gradient of the loss."""
         value = loss(self.generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
         self.ema.update()
         self.step += 1
         number = float(value.detach())
@@ -188,7 +216,11 @@ class _Run:
         """Go on from a file."""
         state = torch.load(path, weights_only=True)
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        kept = state["optimizer"]  # one dictionary in files of older versions
+        for optimizer, own in zip(
+            self.optimizers, kept if isinstance(kept, list) else [kept], strict=True
+        ):
+            optimizer.load_state_dict(own)
         self.ema.shadow, self.ema.n = state["ema"], state["ema_n"]
         self.generator.set_state(state["generator"])
         self.step, self.elapsed = state["step"], state["elapsed"]
@@ -201,7 +233,7 @@ class _Run:
         torch.save(
             {
                 "module": self.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
                 "ema": self.ema.shadow,
                 "ema_n": self.ema.n,
                 "generator": self.generator.get_state(),

@@ -29,6 +29,7 @@ from ..methods.weighted import Weighted
 from ..models.backbone import Backbone
 from ..models.load import load
 from ..temperature import temperature_entry
+from . import flow
 from .tokenizer import split_words
 
 DRAWS = (1, 2, 4, 8, 16, 32)
@@ -46,7 +47,12 @@ SHEET_SCENES = (  # on the sample sheet of a model that knows scenes
     "two green triangles",
     "four green triangles",
 )
-FAMILIES = {"tiny-sd": "stable-diffusion", "tiny-if": "deepfloyd", "tiny-clip": "clip"}
+FAMILIES = {
+    "tiny-sd": "stable-diffusion",
+    "tiny-if": "deepfloyd",
+    "tiny-clip": "clip",
+    "tiny-flow": "sd3",
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ def write_card(
         "template": "a photo of a {}",
         "vocabulary": words,
     }
+    if recipe == "tiny-flow":  # its network reads T5's padding: 256 tokens would be another model
+        card["window"] = flow.WINDOW
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     model = load(out)
     diffusion = isinstance(model, Backbone)
@@ -281,7 +289,9 @@ def sample_sheet(folder: Path, prompts: dict[str, str], guidance: float = 3.0) -
     with quiet():
         pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    side = pipeline.unet.config.sample_size * getattr(pipeline, "vae_scale_factor", 1)
+    own = getattr(pipeline, "unet", None) or pipeline.transformer
+    side = own.config.sample_size * getattr(pipeline, "vae_scale_factor", 1)
+    more = {} if hasattr(pipeline, "unet") else {"max_sequence_length": flow.WINDOW}
     names, each = list(prompts), [text for text in prompts.values() for _ in range(8)]
     generator = torch.Generator().manual_seed(0)
     with quiet():
@@ -293,6 +303,7 @@ def sample_sheet(folder: Path, prompts: dict[str, str], guidance: float = 3.0) -
             guidance_scale=guidance,
             generator=generator,
             output_type="np",
+            **more,
         ).images
     rows = -(-len(names) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(11, 0.72 * rows + 0.6), dpi=100)
@@ -319,6 +330,10 @@ def _what(recipe: str, side: int) -> str:
         "tiny-if": f"A text-to-image diffusion model of {side}-pixel images in DeepFloyd IF's "
         "on-disk format: T5EncoderModel, UNet2DConditionModel with a learned variance, a small "
         "tokenizer.",
+        "tiny-flow": "A text-to-image flow matching model in Stable Diffusion 3's on-disk format: "
+        "tiny-sd's AutoencoderKL (32 pixels to 8x8x4), SD3Transformer2DModel, two "
+        "CLIPTextModelWithProjection, of which the first is tiny-sd's with a third layer, and "
+        "T5EncoderModel. It saw false captions at the same noise, see `train/flow.py`.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
 
