@@ -71,6 +71,8 @@ def build(parts: Parts, card: Card) -> Backbone:
     check_classes(config)
     classes, n = [str(i) for i in range(config.num_embeds_ada_norm)], config.num_embeds_ada_norm
     synonyms = numbers_of(parts.get("pipeline", {}))
+    if beyond := [i for i in synonyms.values() if not 0 <= i < n]:
+        raise InputError(f"id2label names the class {beyond[0]}; the network has {n} of them.")
     spelled: dict[int, str] = {}
     for name, number in synonyms.items():
         spelled.setdefault(number, name)

@@ -47,6 +47,8 @@ class Family:
         packages: Python packages that reading it needs beside diffzero's own.
         optional: Parts that a checkpoint may lack; `build` does not receive those.
         aliases: Older names of classes, and what they are called now.
+        flow: Whether the network learned by flow matching: a scheduler of another kind tells
+            of weights that are not this family's, or would sample them wrongly.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Family:
     packages: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    flow: bool = False
 
     @property
     def weighted(self) -> tuple[str, ...]:
@@ -127,4 +130,22 @@ def check_class(family: Family, part: str, name: str, where: Any) -> None:
         raise InputError(
             f"{where}: its {part} is a {name[:60] or 'part of unknown class'}; {family.name} "
             f"models are read with {' or '.join(allowed)}."
+        )
+
+
+def check_flow(scheduler: Mapping[str, Any]) -> None:
+    """Refuse a scheduler that is not for flow matching.
+
+    Args:
+        scheduler: Its config, with the name of its class.
+
+    Raises:
+        InputError: naming the class.
+    """
+    name = str(scheduler.get("_class_name"))
+    flows = name.startswith("FlowMatch") or scheduler.get("use_flow_sigmas")
+    if not flows and scheduler.get("prediction_type") != "flow_prediction":
+        raise InputError(
+            f"its network learned by flow matching and its scheduler is a {name[:60]}, which is "
+            "not made for that; give the scheduler that came with the model."
         )

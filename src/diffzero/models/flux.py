@@ -116,5 +116,6 @@ FAMILY = Family(
         "scheduler": (),
     },
     build,
+    flow=True,
     packages={"sentencepiece": "T5 reads its vocabulary with it"},
 )

@@ -117,4 +117,5 @@ FAMILY = Family(
         "scheduler": (),
     },
     build,
+    flow=True,
 )

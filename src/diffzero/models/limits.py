@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..options import FLAG, NOTHING, WORDS, Check, number, one_of, several, short, whole
 
 MOST_LAYERS, MOST_WIDTH, MOST_ITEMS = 512, 2**24, 4096
+MOST_HEADS = 2**15  # heads times their width; the largest known has 4,096
 MOST_SIDE = 2**13  # of what a network is built for
 
 _POSITIVE = number(0, above=True)
@@ -29,12 +30,21 @@ _SIDES = whole(1, MOST_SIDE) | Check(
     ),
 )
 
+_NAMES_OF_CLASSES = NOTHING | Check(
+    "names by the number of their class",
+    lambda v: (
+        isinstance(v, dict)
+        and all(str(k).isdecimal() and isinstance(name, str) and name for k, name in v.items())
+    ),
+)
+
 CHECKS: dict[str, dict[str, Check]] = {
-    "model_index.json": {"_class_name": WORDS},
+    "model_index.json": {"_class_name": WORDS, "id2label": _NAMES_OF_CLASSES},
     "config.json": {
         "num_hidden_layers": _COUNT,
         "num_layers": _COUNT,
         "layers_per_block": _IN_BLOCK | several(_IN_BLOCK | several(_IN_BLOCK)),
+        "guidance_embeds": FLAG | NOTHING,
         "dtype": _DTYPE,
         "torch_dtype": _DTYPE,
         "quantization_config": Check(
@@ -48,6 +58,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "beta_schedule": one_of("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
         "trained_betas": NOTHING | several(number(0, 1)),
         "num_train_timesteps": whole(2, 100_000),
+        "shift": NOTHING | _POSITIVE,
         "thresholding": FLAG | NOTHING,
         "clip_sample": FLAG | NOTHING,
         "rescale_betas_zero_snr": FLAG | NOTHING,
@@ -81,8 +92,51 @@ def check_values(where: Any, file: str, data: Mapping[str, Any]) -> None:
     for key, check in CHECKS.get(file, {}).items():
         if key in data and not check.fits(data[key]):
             raise InputError(f"{where}: {key} must be {check.says}; got {short(data[key])}.")
+    if file == "config.json":
+        _check_transformer(where, data)
+        _check_moments(where, data)
     if file in ("config.json", "scheduler_config.json", "preprocessor_config.json"):
         _check_numbers(where, data)
+
+
+def _check_transformer(where: Any, data: Mapping[str, Any]) -> None:
+    """Refuse a transformer of images whose side is no number, or whose heads have no bounds.
+
+    Its table of places is made for the side, so that a wrong one fails while it is built.
+    """
+    name, side = data.get("_class_name"), data.get("sample_size", 1)
+    if not (isinstance(name, str) and name.endswith("Transformer2DModel")):
+        return
+    sides = whole(1, MOST_SIDE)
+    if not sides.fits(side):
+        raise InputError(f"{where}: sample_size must be {sides.says}; got {short(side)}.")
+    heads, width = data.get("num_attention_heads", 1), data.get("attention_head_dim", 1)
+    if isinstance(heads, int) and isinstance(width, int) and heads * width > MOST_HEADS:
+        raise InputError(
+            f"{where}: num_attention_heads times attention_head_dim is out of all bounds "
+            f"({short(heads)} times {short(width)})."
+        )
+
+
+def _check_moments(where: Any, data: Mapping[str, Any]) -> None:
+    """Refuse a mean and a deviation of latents that are not one number for each channel."""
+    means, widths = data.get("latents_mean"), data.get("latents_std")
+    if means is None and widths is None:
+        return
+    channels = data.get("latent_channels", data.get("z_dim"))
+    for values in (means, widths):
+        if not (isinstance(values, list | tuple) and several(number()).fits(list(values))):
+            raise InputError(
+                f"{where}: latents_mean and latents_std must both be lists of numbers; got "
+                f"{short(means)} and {short(widths)}."
+            )
+        if channels is not None and len(values) != channels:
+            raise InputError(
+                f"{where}: latents_mean and latents_std must have one number for each of "
+                f"{short(channels)} channels; got {short(values)}."
+            )
+    if isinstance(widths, list | tuple) and min(widths, default=1) <= 0:
+        raise InputError(f"{where}: latents_std must be above 0; got {short(widths)}.")
 
 
 def _check_numbers(where: Any, data: Mapping[str, Any]) -> None:

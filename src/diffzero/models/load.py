@@ -14,7 +14,7 @@ from .backbone import Backbone, Temperature, naming
 from .cards import Card, card_of_folder, cards
 from .checkpoint import check_folder, family_of_folder, read_parts
 from .clip import ClipBackbone
-from .family import Parts, check_class, family_named, family_of_pipeline
+from .family import Parts, check_class, check_flow, family_named, family_of_pipeline
 from .limits import MOST_SIDE
 from .quiet import quiet
 
@@ -148,7 +148,10 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
     """
     with naming(card.name):
         try:
-            model = family_named(family).build(parts, card)
+            own = family_named(family)
+            if own.flow:
+                check_flow(parts["scheduler"])
+            model = own.build(parts, card)
         except InputError:
             raise
         except Exception as error:  # parts whose configurations contradict each other

@@ -90,4 +90,5 @@ FAMILY = Family(
         "scheduler": (),
     },
     build,
+    flow=True,
 )

@@ -97,4 +97,5 @@ FAMILY = Family(
         "scheduler": (),
     },
     build,
+    flow=True,
 )

@@ -70,6 +70,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     ]
     pooled = sum(stream.encoder.config.projection_dim for stream in streams)
     widths = [sum(s.encoder.config.hidden_size for s in streams), config.joint_attention_dim]
+    _check_third(parts)
     if "text_encoder_3" in parts and "tokenizer_3" in parts:
         encoder = parts["text_encoder_3"]
         streams.append(TextStream(parts["tokenizer_3"], encoder, window=window, start=False))
@@ -91,6 +92,17 @@ def build(parts: Parts, card: Card) -> Backbone:
     return Backbone(card.name, codec, text, denoiser, attention=maps, halvings=1)
 
 
+def _check_third(parts: Parts) -> None:
+    """Refuse T5 without its tokenizer, or the reverse, where the pipeline names both."""
+    named = parts.get("pipeline", {})
+    for part, other in (("text_encoder_3", "tokenizer_3"), ("tokenizer_3", "text_encoder_3")):
+        if part in parts and other not in parts and any(named.get(other) or [None]):
+            raise InputError(
+                f"it has a {part} and lacks its {other}; fetch that, or leave out both, which "
+                "is another text."
+            )
+
+
 CLIP_TOKENS, T5_TOKENS = (
     (name, f"{name}Fast") for name in ("CLIPTokenizer", "T5Tokenizer")
 )  # fmt: skip
@@ -109,6 +121,7 @@ FAMILY = Family(
         "scheduler": (),
     },
     build,
+    flow=True,
     packages={"sentencepiece": "T5 reads its vocabulary with it"},
     optional=("text_encoder_3", "tokenizer_3"),
 )

@@ -81,4 +81,5 @@ FAMILY = Family(
         "scheduler": (),
     },
     build,
+    flow=True,
 )
