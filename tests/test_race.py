@@ -123,3 +123,6 @@ def test_a_gradient_before_the_race_makes_the_cost_nearly_independent_of_the_cla
     assert (scores.evals + scores.vjps).mean() <= 3 * cost
     answer = many.posterior(as_x0(images)).argmax(1).numpy()
     assert (scores.logits.argmax(1) == answer).mean() >= 5 / 6
+    best = scores.logits.argmax(1)
+    for facts, c in zip(scores.facts, best, strict=True):  # what the race said is kept
+        assert facts["stopped"] and many.classes[c] in facts["label_set"]

@@ -11,7 +11,7 @@ from . import options
 from .console import note, say
 
 LOCAL = {"127.0.0.1", "localhost", "::1"}
-BUNDLED = ("tiny-sd", "tiny-if", "cifar10-ddpm", "digits-ddpm")
+BUNDLED = ("tiny-sd", "tiny-flow", "tiny-if", "cifar10-ddpm", "cifar10-dit", "digits-ddpm")
 
 
 def serve(

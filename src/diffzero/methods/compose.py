@@ -168,7 +168,12 @@ class Shortlist(_Combination):
         for row, columns, decided in zip(log_p, kept, second, strict=True):
             mass = np.logaddexp.reduce(row[columns])
             row[columns] = mass + log_softmax(decided[: len(columns)] + inner[columns])
-        return Scores(log_p, scores.evals + more.evals, _added(scores.vjps, more.vjps))
+        return Scores(
+            log_p,
+            scores.evals + more.evals,
+            _added(scores.vjps, more.vjps),
+            facts=more.facts,  # of the stage that decides
+        )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -1,4 +1,4 @@
-"""`digits-ddpm` and `cifar10-ddpm`: class-conditional diffusion of pixels.
+"""`digits-ddpm`, `cifar10-ddpm` and `cifar10-dit`: class-conditional diffusion of pixels.
 
 The loss is that of Ho et al. (2020), equation 14, with the class in place of a caption,
 
@@ -66,10 +66,14 @@ PRESETS = {
         "gpu": Preset(8, 1, (32, 64), (False, True), 1024, flips=False, grey_step=2 / 16),
     },
     "cifar10-ddpm": {
-        # 6.1 M weights, 12 MB in fp16: the best of five in equal minutes (benchmarks/networks.py).
-        "cpu": Preset(32, 3, (), (), 64, transformer=(3, 8)),
+        "cpu": Preset(32, 3, (32, 64, 96), (False, False, True), 64),
         # 9.3 M weights, 19 MB in fp16.
         "gpu": Preset(32, 3, (96, 160, 192), (False, True, True), 512, fast=True),
+    },
+    "cifar10-dit": {
+        # 6.1 M weights, 12 MB in fp16: ahead of a U-Net in equal minutes (benchmarks/networks.py).
+        "cpu": Preset(32, 3, (), (), 64, transformer=(3, 8)),
+        "gpu": Preset(32, 3, (), (), 512, fast=True, transformer=(3, 8)),
     },
 }
 

@@ -41,7 +41,7 @@ def write_card(
     """Measure a trained pixel model and write `card.yaml`, `README.md` and `samples.png`.
 
     Args:
-        recipe: `digits-ddpm` or `cifar10-ddpm`.
+        recipe: A name in `ddpm.PRESETS`.
         out: The trained model.
         sources: The one data set it was trained on.
         minutes: Budget of training, for the card.
