@@ -286,7 +286,7 @@ def test_the_text_stays_as_read_until_the_unet_uses_it(scenes):
 def test_more_minutes_go_to_the_last_stage(scenes):
     source, out = scenes
     before = states(out)
-    stable_diffusion.train([source], out, 0.2, log=lambda line: None)
+    stable_diffusion.train([source], out, 0.3, log=lambda line: None)
     after = states(out)
     for stage in ("vae.pt", "text.pt", "kept.pt"):
         assert all(torch.equal(v, after[stage][k]) for k, v in before[stage].items())
