@@ -43,7 +43,7 @@ from .. import data
 from ..data import all_captions, held_out
 from . import loop, tokenizer
 from .captions import Captions, jitter
-from .stable_diffusion import CONTRAST_WEIGHT, DROPOUT, contrast_loss, parts_of
+from .stable_diffusion import CONTRAST_WEIGHT, DROPOUT, contrast_loss, parts_of, preset_for
 
 SIZE, WINDOW = 32, 16  # pixels; tokens of CLIP and of T5
 WIDTH, BLOCKS, SECOND = 128, 4, 32  # of the transformer and the first encoder; of the second
@@ -219,7 +219,6 @@ def train(
         InputError: an unknown preset, or data that cannot be read.
     """
     from ..models.load import load
-    from .stable_diffusion import preset_for
 
     preset_for(device, preset)
     torch.manual_seed(seed)
