@@ -5,6 +5,7 @@ What a pipeline gives its network, and what it makes of the answer, is read by h
 runs; `test_families_facts.py` pins the same things without adapters.
 """
 
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -549,6 +550,72 @@ def test_sdxl_refiner_and_other_schedulers_are_refused():
     pipe.text_encoder = pipe.tokenizer = None
     with pytest.raises(dz.InputError, match="refiner"):
         dz.load(pipe)
+
+
+def test_schedulers_that_draw_otherwise_from_the_same_betas_are_read():
+    from diffusers import DEISMultistepScheduler, UniPCMultistepScheduler
+
+    pipe = families.sdxl_pipeline()
+    own = dz.load(pipe).schedule
+    for scheduler in (UniPCMultistepScheduler, DEISMultistepScheduler):
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+        t = torch.linspace(0, 1, 7, dtype=torch.float64)
+        for mine, theirs in zip(own(t), dz.load(pipe).schedule(t), strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [("LCMScheduler", "few steps"), ("TCDScheduler", "few steps"), ("EDMEulerScheduler", "EDM's")],
+)
+def test_a_scheduler_of_other_networks_says_which(scheduler, said):
+    import diffusers
+
+    pipe = families.sdxl_pipeline()
+    pipe.scheduler = getattr(diffusers, scheduler)()
+    with pytest.raises(dz.InputError, match=f"{scheduler}.*{said}.*no LoRA"):
+        dz.load(pipe)
+
+
+def test_networks_stored_in_8_bits_answer_nearly_the_same(photos):
+    def errors(pipe, **how):
+        model = dz.load(pipe, resolution=16, **how)
+        return dz.ELBO(model, draws=4).fit(["cat", "dog"]).scores(photos).logits
+
+    pipe = families.sd3_pipeline()
+    expected = errors(pipe)
+    eight = {"storage_dtype": torch.float8_e4m3fn, "compute_dtype": torch.float32}
+    pipe.transformer.enable_layerwise_casting(**eight)
+    assert {p.dtype for p in pipe.transformer.parameters()} >= {torch.float8_e4m3fn}
+    found = errors(pipe)
+    assert np.any(found != expected)
+    np.testing.assert_allclose(found, expected, rtol=0.05)
+    with pytest.raises(dz.InputError, match="stored in fewer bits.*Leave out dtype"):
+        errors(pipe, dtype="bfloat16")
+    plain = families.sd3_pipeline()
+    plain.transformer.to(torch.float8_e4m3fn)
+    with pytest.raises(dz.InputError, match="float8_e4m3fn.*enable_layerwise_casting"):
+        dz.load(plain)
+
+
+def test_groups_of_layers_that_move_are_refused():
+    pipe = families.sd3_pipeline()
+    place = torch.device("cpu")
+    pipe.transformer.enable_group_offload(
+        onload_device=place, offload_device=place, offload_type="leaf_level"
+    )
+    with pytest.raises(dz.InputError, match="transformer is off-loaded"):
+        dz.load(pipe)
+
+
+def test_methods_that_take_an_expectation_warn_of_a_network_distilled_from_a_guided_one(
+    flux, photos
+):
+    with pytest.warns(UserWarning, match="distilled from a guided network"):
+        dz.ELBO(flux, draws=1).fit(["cat", "dog"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dz.NoiseDenoise(flux).fit(["cat", "dog"])
 
 
 def test_flux_has_no_guidance_and_its_distilled_form_no_expectation(flux, photos):

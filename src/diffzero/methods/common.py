@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,6 +120,9 @@ class DiffusionMethod(Classifier):
                 f"{self.backbone_.name} was distilled to draw in few steps, so that its output is "
                 f"no expectation, which {self.method} takes it for; use noise-denoise."
             )
+        if self.expects and self.backbone_.caution:
+            said = f"{self.backbone_.name}: {self.backbone_.caution}"
+            warnings.warn(said, stacklevel=4)
         guidance = getattr(self, "guidance", 1.0)
         self.model_ = self.backbone_.guided(guidance)
         given = getattr(self, "template", None)

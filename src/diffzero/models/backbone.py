@@ -57,6 +57,8 @@ class Backbone:
         halvings: How often the network halves the side of `x_0`.
         unguided: Why there can be no classifier-free guidance, as a sentence; None if it works.
         distilled: The network was trained to draw in few steps, see `Card`.
+        caution: What makes the output no more than roughly an expectation, as a sentence;
+            methods that take it for one warn with it. None if nothing does.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Backbone:
     halvings: int = 0
     unguided: str | None = None
     distilled: bool = False
+    caution: str | None = None
 
     @property
     def schedule(self) -> Schedule:

@@ -24,7 +24,19 @@ from .limits import check_values
 Parametrisation = Literal["epsilon", "sample", "v_prediction", "flow"]
 PARAMETRISATIONS = ("epsilon", "sample", "v_prediction", "flow")
 Target = Literal["eps", "x", "v"]
-WITHOUT_BETAS = ("FlowMatch", "EDM", "RePaint", "VQ", "CM", "LCM", "TCD", "IPNDM")
+OTHER_NOISE = {  # how names of schedulers begin, and what the networks that they belong to are
+    "LCM": "distilled to draw in few steps (a latent consistency model, or its LoRA)",
+    "TCD": "distilled to draw in few steps (trajectory consistency, or its LoRA)",
+    "CMStochastic": "distilled to draw in one step (a consistency model)",
+    "SCM": "distilled to draw in few steps (Sana Sprint)",
+    "EDM": "trained with EDM's preconditioning, as Playground 2.5 is",
+    "CosineDPMSolver": "trained with EDM's preconditioning, as Stable Audio is",
+    "Flow": "trained by flow matching",
+}
+WITHOUT_BETAS = (  # of their own, or with betas that are changed afterwards
+    *OTHER_NOISE, "RePaint", "VQDiffusion", "IPNDM", "ScoreSde", "KarrasVe", "UnCLIP", "CogVideoX",
+    "DDPMWuerstchen", "Helios", "LTX",
+)  # fmt: skip
 
 
 def as_column(scale: Tensor, like: Tensor) -> Tensor:
@@ -330,19 +342,22 @@ def discrete_schedule(config: Mapping[str, Any]) -> DiscreteSchedule:
     """The betas of a diffusers scheduler's config.
 
     Raises:
-        InputError: a scheduler of another kind (flow matching, EDM), which has no betas.
+        InputError: a scheduler of another kind (flow matching, EDM, consistency), which has no
+            betas that the network learned with.
     """
     from diffusers import DDPMScheduler
 
     name = str(config.get("_class_name", ""))
-    if config.get("use_flow_sigmas"):
-        name = f"{name} of flow matching (use_flow_sigmas)"
-    flow = "flow" in name or any(word in name for word in WITHOUT_BETAS)
-    if flow or not (config.get("beta_schedule") or config.get("trained_betas")):
+    kind = "Flow" if config.get("use_flow_sigmas") else name
+    if kind.startswith(WITHOUT_BETAS) or not (
+        config.get("beta_schedule") or config.get("trained_betas")
+    ):
+        said = next((text for key, text in OTHER_NOISE.items() if kind.startswith(key)), None)
         raise InputError(
-            f"A {name or 'scheduler without a class'} has no betas that say how this network's "
-            "noise was scheduled. Give the model the scheduler it was trained with, for example "
-            "DDPMScheduler or DDIMScheduler."
+            f"its scheduler, {name or 'of no class'}, has no betas that say how this network's "
+            f"noise was scheduled{f'; it belongs to networks {said}' if said else ''}. Give the "
+            "model the scheduler it was trained with, for example DDPMScheduler or "
+            "DDIMScheduler, and no LoRA that changes what it predicts."
         )
     check_values("scheduler", "scheduler_config.json", config)
     return DiscreteSchedule(DDPMScheduler.from_config(dict(config)).alphas_cumprod)

@@ -70,6 +70,12 @@ class FluxTransformer(FlowNetwork):
         return pixel_shuffle(output.transpose(1, 2).unflatten(2, (len(rows), len(columns))), 2)
 
 
+CAUTION = (
+    "it was distilled from a guided network, so that its velocity is an expectation only as far "
+    "as that goes: read scores as rankings, not as bounds of log-likelihoods."
+)
+
+
 def build(parts: Parts, card: Card) -> Backbone:
     """Flux.1 of its parts.
 
@@ -100,6 +106,7 @@ def build(parts: Parts, card: Card) -> Backbone:
         halvings=1,
         unguided="Flux has no unconditional branch, so guidance must stay 1 (none).",
         distilled=not guided,
+        caution=CAUTION if guided else None,
     )
 
 

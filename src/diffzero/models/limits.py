@@ -48,7 +48,9 @@ CHECKS: dict[str, dict[str, Check]] = {
         "dtype": _DTYPE,
         "torch_dtype": _DTYPE,
         "quantization_config": Check(
-            "missing, since quantised weights are not read", lambda v: v is None
+            "missing: quantised folders are not read, but a pipeline that diffusers loaded from "
+            "one is, given in memory",
+            lambda v: v is None,
         ),
     },
     "scheduler_config.json": {

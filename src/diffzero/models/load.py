@@ -211,7 +211,7 @@ def _from_pipeline(
                 "with all of them."
             )
         check_class(family, part, type(found).__name__, name)
-        _refuse_offloaded(found, part, name)
+        _check_weights(found, part, name, dtype)
         parts[part] = dict(found.config) if part == "scheduler" else found
         if part == "scheduler":
             parts[part].setdefault("_class_name", type(found).__name__)
@@ -231,13 +231,41 @@ def _from_pipeline(
     return finished(family.name, parts, card)
 
 
-def _refuse_offloaded(network: Any, part: str, name: str) -> None:
-    if getattr(network, "_hf_hook", None) is not None:
+def _check_weights(network: Any, part: str, name: str, dtype: str | None) -> None:
+    """Refuse a pipeline's part that moves on every call, or whose weights cannot be used so.
+
+    8-bit weights serve where diffusers casts each layer before it runs
+    (`enable_layerwise_casting`), and where a quantiser put its own kind of tensor in their place.
+    """
+    hooks = _hooks_of(network)
+    if getattr(network, "_hf_hook", None) is not None or "group_offloading" in hooks:
         raise InputError(
             f"{name}: its {part} is off-loaded (enable_model_cpu_offload or the like), so that "
             "it moves on every call. Load the pipeline without that; text encoders that do not "
             "fit stay on the CPU with load(FOLDER, text_device='cpu')."
         )
+    own: Any = getattr(network, "dtype", None)
+    if getattr(own, "is_floating_point", False) and own.itemsize == 1:
+        raise InputError(
+            f"{name}: its {part} is {str(own).removeprefix('torch.')}, which no layer computes "
+            f"with. Load it in bfloat16 and store it in 8 bits with pipeline.{part}."
+            "enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, "
+            "compute_dtype=torch.bfloat16)."
+        )
+    kept = "layerwise_casting" in hooks or getattr(network, "hf_quantizer", None) is not None
+    if dtype is not None and kept:
+        raise InputError(
+            f"{name}: its {part} is stored in fewer bits than it computes with, and keeps what "
+            "diffusers gave it. Leave out dtype."
+        )
+
+
+def _hooks_of(network: Any) -> set[str]:
+    """Names of the hooks that diffusers put on any module of a network."""
+    if not hasattr(network, "modules"):
+        return set()
+    registries = (getattr(module, "_diffusers_hook", None) for module in network.modules())
+    return {name for registry in registries if registry is not None for name in registry.hooks}
 
 
 def _refuse_files(path: Path) -> None:
