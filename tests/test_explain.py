@@ -104,7 +104,10 @@ def test_what_cannot_be_explained_is_told(sd, photos):
 def test_the_command_writes_a_picture(monkeypatch, capsys, tmp_path, photos):
     Image.fromarray(photos[0]).save(tmp_path / "a.png")
     line = ["explain", tmp_path / "a.png", "--labels", "bag,coat,dress", "--set", "draws=2"]
-    assert run(monkeypatch, *line, "--out", tmp_path / "why.png") == 0
+    looks = tmp_path / "looks.png"
+    assert run(monkeypatch, *line, "--out", tmp_path / "why.png", "--attention", looks) == 0
+    shown = np.asarray(Image.open(looks).convert("RGB")).astype(int)
+    assert (shown.max(2) - shown.min(2) > 40).any()  # somewhere it looks at a word
     out = capsys.readouterr().out
     assert out.count("%") == 2 and "why.png" in out
     picture = np.asarray(Image.open(tmp_path / "why.png").convert("RGB"))
@@ -116,5 +119,7 @@ def test_the_command_writes_a_picture(monkeypatch, capsys, tmp_path, photos):
     )
     assert run(monkeypatch, *line, "--out", tmp_path / "none" / "b.png") == 2
     assert "does not exist. Create it first" in capsys.readouterr().err
+    assert run(monkeypatch, *line, "--out", looks, "--attention", looks) == 2
+    assert "give --attention another name" in capsys.readouterr().err
     assert run(monkeypatch, *line, "--out", tmp_path / "b.jpg") == 2
-    assert "--out takes a PNG file, such as why.png" in capsys.readouterr().err
+    assert "A picture is a PNG file, such as why.png" in capsys.readouterr().err

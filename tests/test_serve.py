@@ -150,6 +150,10 @@ def test_explanation(server, digit):
     why = the(lines, "why")
     assert status == 200 and why["picture"].startswith("data:image/png;base64,iVBOR")
     assert "speaks most for handwritten digit three at the" in why["alt"] and why["evals"] == 16
+    looked = the(lines, "attention")
+    assert looked["picture"].startswith("data:image/png;base64,iVBOR")
+    assert looked["picture"] != why["picture"] and looked["evals"] == 16
+    assert "looks most for handwritten digit three at the" in looked["alt"]
 
 
 def test_cancel_stops_the_network(server, digit):
@@ -315,6 +319,8 @@ def test_in_the_browser(page, digit, tmp_path):
     page.run("document.querySelector('article button').click()")
     alt = page.until("document.querySelector('img.why')?.alt", 120)
     assert "speaks most for handwritten digit three" in alt
+    looked = page.until("document.querySelectorAll('img.why')[1]?.alt", 120)
+    assert "looks most for handwritten digit three" in looked
     for width in (1280, 390):
         page.resize(width)
         assert page.run("document.documentElement.scrollWidth") <= width

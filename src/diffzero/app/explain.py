@@ -22,6 +22,10 @@ def explain(
     ] = None,
     labels_file: Annotated[Path | None, typer.Option(help="One label a line.")] = None,
     out: Annotated[Path, typer.Option(help="Where the picture goes, a PNG.")] = Path("why.png"),
+    attention: Annotated[
+        Path | None,
+        typer.Option(help="Another PNG: where the model looks for each of the two words."),
+    ] = None,
     template: Annotated[str | None, typer.Option(help="Prompt with {} for the label.")] = None,
     model: options.Model = "tiny-sd",
     settings: options.Settings = None,
@@ -36,16 +40,18 @@ def explain(
     """Show where the photo looks like its best word and not like the second."""
     from ..images import fit_square, load_image
     from ..methods.explain import explain as explained
-    from .why import picture
+    from .why import attention_picture, looking, picture
 
     names = read_labels(labels, labels_file)
-    check_place(out)
+    check_places(out, attention)
     photo = load_image(path)
     choice = ModelChoice(
         model, "elbo", settings, device, dtype, batch_size, allow_pickle, seed,
         resolution=resolution,
     )  # fmt: skip
     classifier = choice.build(names, None if template is None else [template])
+    # A model without maps is refused before any work.
+    looks = None if attention is None else looking(classifier.backbone_, names, seed)
     evals = classifier.count_evals(len(names)) + classifier.count_evals(2)
     note(
         f"1 image, {len(names)} labels, elbo on {classifier.backbone_.name}: {evals:,} evaluations"
@@ -55,27 +61,36 @@ def explain(
         proba = classifier.probabilities(scores)[0]
         first, second = (int(i) for i in (-proba).argsort(kind="stable")[:2])
         found = explained(classifier, [photo], [(names[first], names[second])], progress)[0]
-    square = fit_square(
-        photo, min(SHOWN, max(classifier.backbone_.image_size, min(photo.shape[:2])))
+    side = max(classifier.backbone_.image_size, min(photo.shape[:2]))
+    square, chances = (
+        fit_square(photo, min(SHOWN, side)),
+        (float(proba[first]), float(proba[second])),
     )
-    picture(found, square, (float(proba[first]), float(proba[second])), out)
+    picture(found, square, chances, out)
+    if looks is not None and attention is not None:
+        pair = [found.first, found.second]
+        attention_picture(looks.fit(pair).heat_maps([photo])[0], pair, square, attention)
     if as_json:
-        say_json(record(found, path, out, (float(proba[first]), float(proba[second]))))
+        say_json(record(found, path, out, chances))
     else:
-        say(f"{path}:  {found.first} {100 * proba[first]:.1f} %   "
-            f"{found.second} {100 * proba[second]:.1f} %\npicture: {out}")  # fmt: skip
+        say(f"{path}:  {found.first} {100 * chances[0]:.1f} %   "
+            f"{found.second} {100 * chances[1]:.1f} %\npicture: {out}")  # fmt: skip
 
 
-def check_place(out: Path) -> None:
-    """Refuse a place for the picture that cannot be one, before any work.
+def check_places(*places: Path | None) -> None:
+    """Refuse places for pictures that cannot be ones, before any work.
 
     Raises:
-        InputError: a folder that is not there, or another kind of file.
+        InputError: a folder that is not there, another kind of file, or one file twice.
     """
-    if out.suffix.lower() != ".png":
-        raise InputError(f"--out takes a PNG file, such as why.png; got {out}.")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the folder {out.parent} does not exist. Create it first.")
+    given = [place for place in places if place is not None]
+    for out in given:
+        if out.suffix.lower() != ".png":
+            raise InputError(f"A picture is a PNG file, such as why.png; got {out}.")
+        if not out.parent.is_dir():
+            raise InputError(f"{out}: the folder {out.parent} does not exist. Create it first.")
+    if len(given) > len({place.absolute() for place in given}):
+        raise InputError(f"Two pictures cannot both be {given[0]}; give --attention another name.")
 
 
 def record(found: Any, path: str, out: Path, proba: tuple[float, float]) -> dict[str, Any]:

@@ -113,22 +113,25 @@ function whyButton(photo, wish, event, place) {
     const quoted = [first, second].map((w) => `"${w.replaceAll('"', '""')}"`).join(",");
     await stream("explain", photo, { ...wish, words: quoted }, (told) => {
       if (told.event === "progress") button.textContent = "Looking …";
-      if (told.event === "why") {
-        const map = make("img", undefined, "why");
-        map.src = told.picture;
-        map.alt = told.alt;
-        const scroll = make("div", undefined, "scroll"); // the map stays readable on a phone
-        scroll.tabIndex = 0;
-        scroll.setAttribute("role", "region");
-        scroll.setAttribute("aria-label", "map");
-        scroll.append(map);
-        place.replaceChildren(scroll, make("p", `${told.alt} (${count(told.evals)} evaluations for the map)`, "small"));
-      }
+      if (told.event === "why") place.replaceChildren(...picture(told, "the map"));
+      if (told.event === "attention") place.append(...(told.error ? [make("p", told.error, "small")] : picture(told, "attention")));
       if (told.event === "error") place.replaceChildren(make("p", told.error, "error"));
       if (told.event === "cancelled") { button.disabled = false; button.textContent = `Why ${first} and not ${second}?`; }
     });
   };
   return button;
+}
+
+function picture(told, what) {
+  const map = make("img", undefined, "why");
+  map.src = told.picture;
+  map.alt = told.alt;
+  const scroll = make("div", undefined, "scroll"); // the picture stays readable on a phone
+  scroll.tabIndex = 0;
+  scroll.setAttribute("role", "region");
+  scroll.setAttribute("aria-label", what);
+  scroll.append(map);
+  return [scroll, make("p", `${told.alt} (${count(told.evals)} evaluations for ${what})`, "small")];
 }
 
 function table(rows, label) {

@@ -1,7 +1,8 @@
 """How a question of the page is answered.
 
 An answer is told in events, dictionaries that become lines of JSON: `race` or `progress` while the
-network works, `answer` with ranked words, `clip` beside it, or `why` with the map as a picture.
+network works, `answer` with ranked words, `clip` beside it, or `why` with the map as a picture and
+`attention` where the model has maps of words.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _beside(clip: Any, ask: Ask, photo: np.ndarray) -> dict[str, Any]:
 
 
 def explain(model: Any, ask: Ask, photo: np.ndarray, tell: Tell, check: Check) -> None:
-    """Tell the map of the first word against the second, as a picture and in words.
+    """Tell the map of the first word against the second, then where the model looks for each.
 
     Args:
         model: See `classify`.
@@ -112,25 +113,55 @@ def explain(model: Any, ask: Ask, photo: np.ndarray, tell: Tell, check: Check) -
     classifier = ELBO(model, draws=ask.draws, seed=ask.seed, template=ask.template)
     fit(classifier, ask.words, tell)
     first, second = ask.words
-    proba = classifier.probabilities(classifier.scores([photo], progress=progress))[0]
+    scores = classifier.scores([photo], progress=progress)
+    proba = [float(p) for p in classifier.probabilities(scores)[0]]
     found = explained(classifier, [photo], [(first, second)], progress)[0]
     side = max(classifier.backbone_.image_size, min(photo.shape[:2]))
-    shown, file = fit_square(photo, min(SHOWN, side)), io.BytesIO()
-    picture(found, shown, (float(proba[0]), float(proba[1])), file)
-    image = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-    tell({"event": "why", "picture": image, "alt": describe(found), "evals": found.evals})
+    shown = fit_square(photo, min(SHOWN, side))
+    drawn = _embedded(lambda file: picture(found, shown, (proba[0], proba[1]), file))
+    tell({"event": "why", "picture": drawn, "alt": describe(found), "evals": found.evals})
+    if model.attention:
+        tell(_attention(model, ask, photo, shown, check))
+
+
+def _attention(
+    model: Any, ask: Ask, photo: np.ndarray, shown: np.ndarray, check: Check
+) -> dict[str, Any]:
+    """The `attention` event: a picture with a map for each word, and where each is strongest."""
+    from .why import attention_picture, looking
+
+    check()
+    try:
+        with warnings.catch_warnings():  # the map of errors told what is odd about the words
+            warnings.simplefilter("ignore", UserWarning)
+            looks = looking(model, ask.words, ask.seed)
+        maps = looks.heat_maps([photo])[0]
+    except InputError as error:  # words that do not fit one prompt take nothing away
+        return {"event": "attention", "error": str(error)}
+    drawn = _embedded(lambda file: attention_picture(maps, ask.words, shown, file))
+    places = (f"for {w} at the {place(m)}" for w, m in zip(ask.words, maps, strict=True))
+    evals = looks.count_evals(len(ask.words))
+    alt = f"The model looks most {' and '.join(places)}."
+    return {"event": "attention", "picture": drawn, "alt": alt, "evals": evals}
+
+
+def _embedded(draw: Callable[[io.BytesIO], None]) -> str:
+    """A PNG as an address that holds all of it."""
+    draw(file := io.BytesIO())
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def describe(found: Any) -> str:
     """The map in words, for those who do not see it."""
-    h, w = found.difference.shape
-
-    def place(values: np.ndarray) -> str:
-        y, x = np.unravel_index(int(values.argmax()), values.shape)
-        rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
-        return f"{rows[int(3 * y // h)]} {columns[int(3 * x // w)]}"
-
     return (
         f"The photo speaks most for {found.first} at the {place(found.difference)}, and most for "
         f"{found.second} at the {place(-found.difference)}."
     )
+
+
+def place(values: np.ndarray) -> str:
+    """Where a map `[h, w]` is largest, such as "top left"."""
+    h, w = values.shape
+    y, x = np.unravel_index(int(values.argmax()), values.shape)
+    rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
+    return f"{rows[int(3 * y // h)]} {columns[int(3 * x // w)]}"

@@ -1,14 +1,18 @@
-"""The picture of `diffzero explain`: the photo, the map over it, and a colour bar."""
+"""The pictures of `diffzero explain`: the map of errors over the photo, and maps of attention."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from ..methods.explain import resized
+
 COLOURS = "PuOr_r"  # orange for the first word, purple for the second; told apart by all eyes
+ATTENTION_DRAWS = 4  # of noise; maps differ little between draws
 CLEAR = 2.0  # standard errors from zero at which a place counts as told
 
 
@@ -52,6 +56,54 @@ def picture(
     bar.set_ticks([-most, 0, most], labels=[ends[0], "no difference", ends[1]])
     bar.ax.tick_params(labelsize=9, length=0)
     figure.suptitle(_title(found, proba), x=0.02, y=0.97, ha="left", fontsize=12)
+    figure.savefig(out, format="png")
+    plt.close(figure)
+
+
+def looking(model: Any, words: Sequence[str], seed: int) -> Any:
+    """The fitted `CrossAttention` whose maps are shown.
+
+    Raises:
+        InputError: a model without maps, or words that do not fit one prompt.
+    """
+    from ..methods.cross_attention import CrossAttention
+
+    return CrossAttention(model, draws=ATTENTION_DRAWS, seed=seed).fit(words)
+
+
+def attention_picture(
+    maps: np.ndarray, words: Sequence[str], photo: np.ndarray, out: Path | IO[bytes]
+) -> None:
+    """Where the network looks for each word, over a pale grey of the photo.
+
+    The scale is that of all maps together; a place has colour as far as it is looked at more than
+    the same place of pure noise.
+
+    Args:
+        maps: `CrossAttention.heat_maps` of the photo, float64 `[k, s, s]`.
+        words: k words.
+        photo: The square that the network saw, uint8 `[s, s, 3]`.
+        out: PNG file, or an open one.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    side = photo.shape[0]
+    most = float(maps.max()) if maps.max() > 0 else 1.0
+    figure, axes = plt.subplots(
+        1, len(words), figsize=(4.3 * len(words), 4.9), dpi=110, facecolor="white", squeeze=False
+    )
+    figure.subplots_adjust(left=0.02, right=0.98, top=0.86, bottom=0.06, wspace=0.06)
+    for axis, word, own in zip(axes[0], words, maps, strict=True):
+        whole = resized(own, side)
+        axis.imshow(0.5 * photo.mean(2) + 127, cmap="gray", vmin=0, vmax=255)
+        strength = np.clip(whole / most, 0, 1)
+        axis.imshow(strength, cmap="Oranges", vmin=0, vmax=1, alpha=0.85 * strength)
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel(f"looked at for “{_short(word, 40)}”", fontsize=10, labelpad=6)
+    figure.suptitle("Attention, over that of pure noise", x=0.02, y=0.97, ha="left", fontsize=12)
     figure.savefig(out, format="png")
     plt.close(figure)
 

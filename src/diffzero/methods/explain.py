@@ -61,7 +61,7 @@ class Explanation:
     def resized(self, side: int) -> Explanation:
         """The same map with `side` places a side, bilinear; values stay those of one place."""
         return replace(
-            self, difference=_resized(self.difference, side), error=_resized(self.error, side)
+            self, difference=resized(self.difference, side), error=resized(self.error, side)
         )
 
 
@@ -151,7 +151,8 @@ def place_errors(
     return errors.flatten(1, -3).sum(1).cpu().numpy()
 
 
-def _resized(values: np.ndarray, side: int) -> np.ndarray:
+def resized(values: np.ndarray, side: int) -> np.ndarray:
+    """A map `[h, w]` with `side` places a side, bilinear, float64; itself where it has them."""
     from PIL import Image
 
     if values.shape == (side, side):
