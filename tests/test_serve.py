@@ -15,7 +15,7 @@ from PIL import Image
 
 import diffzero as dz
 from chromium import FOUND, Browser
-from diffzero.app.serve import make_server
+from diffzero.app.serve import bundled, make_server
 from diffzero.app.serve_ask import MOST_WORDS, Ask, choices, example
 from diffzero.app.serve_desk import MOST_WAITING
 from diffzero.app.serve_http import MOST_BYTES
@@ -97,6 +97,13 @@ def test_an_interval_covers_what_all_draws_say():
         low, high = intervals(cube, proba, 1.0)
         hits += low[0] <= 1 / (1 + np.exp(-0.4)) <= high[0]
     assert 0.91 <= hits / 400 <= 0.98
+
+
+def test_every_bundled_diffusion_model_is_offered():
+    offered = bundled()
+    assert offered[0] == "tiny-sd" and len(offered) == len(set(offered)) >= 6
+    assert all(dz.cards()[name].bundled for name in offered)
+    assert "tiny-clip" not in offered and "sdxl-base" not in offered
 
 
 def test_pickers_tell_cost_and_memory():

@@ -11,7 +11,7 @@ from . import options
 from .console import note, say
 
 LOCAL = {"127.0.0.1", "localhost", "::1"}
-BUNDLED = ("tiny-sd", "tiny-flow", "tiny-if", "cifar10-ddpm", "cifar10-dit", "digits-ddpm")
+FIRST = "tiny-sd"  # of the pickers: it answers whoever changes nothing
 
 
 def serve(
@@ -30,8 +30,9 @@ def serve(
     dtype: options.Dtype = None,
 ) -> None:
     """Serve a page: drop photos, type words, see the answer, its cost and why."""
-    note(f"loading {(model or BUNDLED)[0]} ...")
-    server = make_server(list(model or BUNDLED), clip or None, host, port, device, dtype)
+    models = model or bundled()
+    note(f"loading {models[0]} ...")
+    server = make_server(models, clip or None, host, port, device, dtype)
     say(f"http://{'localhost' if host in LOCAL else host}:{server.server_address[1]}/")
     if host not in LOCAL:
         note("warning: everyone who reaches this address can use the page; it asks no password.")
@@ -40,6 +41,14 @@ def serve(
         server.serve_forever()
     finally:
         server.server_close()
+
+
+def bundled() -> list[str]:
+    """Names of the bundled diffusion models, `FIRST` first."""
+    from ..models.cards import cards
+
+    names = [c.name for c in cards().values() if c.bundled and c.family != "clip"]
+    return sorted(names, key=lambda name: name != FIRST)
 
 
 def make_server(
