@@ -4,9 +4,9 @@
 
 No weights are needed: every network is built on torch's `meta` device, with the configuration that
 its checkpoint has, and one forward pass is counted there (`torch.utils.flop_counter`: products of
-matrices, convolutions and attention, two operations for each multiplication and its addition). Text
+matrices, convolutions and attention, two operations for a multiplication and its addition). Text
 encoders and autoencoders, which run once per prompt and once per image, are left out. Seconds
-follow from a speed that a GPU keeps up, which is an assumption, not a measurement: a network seldom
+follow from a speed that a GPU keeps up, which is an assumption, no measurement: a network seldom
 reaches half of what its GPU's sheet says. Lumina and Z-Image read the lengths of prompts from
 numbers, which `meta` does not have, and are missing, as are families whose configuration is not
 known by heart here.

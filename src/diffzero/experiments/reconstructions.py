@@ -6,6 +6,7 @@ classification has to beat.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def _paint(
             (row[2], labels[i], "#2a7f62" if good else "#222222"),
             (row[3], rival[i], "#222222" if good else "#c2410c"),
         ):
-            caption = f"“{model.template.format(classes[c])}”\ndistance {distances[i, c]:.3f}"
-            axis.set_title(caption, size=8, color=colour)
+            said = textwrap.fill(f"“{model.template.format(classes[c])}”", 30)
+            axis.set_title(f"{said}\ndistance {distances[i, c]:.3f}", size=8, color=colour)
     fig.suptitle(
         f"Denoised under the right caption and under the best wrong one, {model.name}\n"
         f"guidance {GUIDANCE:g}; the nearer is coloured (green: the right one)",
