@@ -157,3 +157,10 @@ def test_bad_options(sd, options, message):
 def test_a_model_without_text_is_refused(tiny_ddpm):
     with pytest.raises(dz.InputError, match="cross-attention needs a model that reads text"):
         dz.CrossAttention(tiny_ddpm).fit(["zero", "one"])
+
+
+def test_an_encoder_that_splits_words_more_finely_is_given_room():
+    words = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker"]
+    classifier = dz.CrossAttention("tiny-flow").fit(words)  # CLIP's "t-shirt" is three words of T5
+    logits = classifier.scores(np.zeros((32, 32, 3), np.uint8)).logits
+    assert logits.shape == (1, 8) and np.isfinite(logits).all()

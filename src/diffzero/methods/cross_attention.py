@@ -184,12 +184,18 @@ class CrossAttention(DiffusionMethod):
         """Refuse labels of which some two, which may meet in a final, do not fit one prompt."""
         tokens = self._text.pieces(list(labels))
         longest = [labels[i] for i in np.argsort([-len(t) for t in tokens], kind="stable")[:2]]
-        if sum(map(len, self._parts(longest)[0])) > self._text.room:
-            raise InputError(
-                f"{self.backbone_.name} reads {self._text.room} tokens, too few for "
-                f"{longest[0]!r} and {longest[1]!r} in one prompt of the form {self._form!r}. "
-                "Use shorter labels or form='short'."
-            )
+        if not self._fits(longest):
+            raise InputError(self._too_long(longest))
+
+    def _fits(self, labels: Sequence[str]) -> bool:
+        return self._text.fits(self._prompt(labels)[0])
+
+    def _too_long(self, labels: Sequence[str]) -> str:
+        return (
+            f"{self.backbone_.name} reads {self._text.room} tokens, too few for "
+            f"{labels[0]!r} and {labels[1]!r} in one prompt of the form {self._form!r}. "
+            "Use shorter labels or form='short'."
+        )
 
     def _split(self, labels: Sequence[str]) -> list[list[int]]:
         """Columns of the classes, in the fewest groups of like size whose prompts fit."""
@@ -199,16 +205,13 @@ class CrossAttention(DiffusionMethod):
         return self._known[key]
 
     def _fewest_groups(self, labels: Sequence[str]) -> list[list[int]]:
-        k, room = len(labels), self._text.room
+        k = len(labels)
         least = 1 if self.group is None else -(-k // self.group)
-        for n in range(least, k):
+        for n in range(least, max(k, 2)):
             groups = [list(map(int, g)) for g in np.array_split(np.arange(k), n)]
-            longest = max(
-                sum(map(len, self._parts([labels[c] for c in g])[0])) for g in groups if g
-            )
-            if longest <= room:
+            if all(self._fits([labels[c] for c in g]) for g in groups if g):
                 return groups
-        raise AssertionError("_check_room saw to it that any two classes fit")
+        raise InputError(self._too_long(labels))  # pairs that an encoder splits more finely
 
     def _parts(self, labels: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """Token ids of a prompt piece by piece, and which pieces are the classes."""

@@ -313,6 +313,10 @@ class Text(Conditioner):
         """Token ids of each text by itself, without special tokens."""
         return self.stream.pieces(texts)
 
+    def fits(self, ids: list[int]) -> bool:
+        """Whether a prompt of these token ids, special ones apart, is not too long to be read."""
+        return len(ids) <= self.room
+
     def token_vectors(self, ids: list[int]) -> Tensor:
         """Input embeddings of token ids, `[n, d]`."""
         return self.stream.vectors(ids)

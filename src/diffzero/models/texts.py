@@ -59,6 +59,13 @@ class Texts(Text):
             found.append(stream.embed(rows))
         return self._condition(found)
 
+    def fits(self, ids: list[int]) -> bool:
+        """See `Text.fits`; encoders of another vocabulary may need more tokens for the words."""
+        others = [stream for stream in self.streams if stream not in self.alike]
+        return super().fits(ids) and all(
+            len(stream.pieces([self._spelled(ids)])[0]) <= stream.room for stream in others
+        )
+
     def token_vectors(self, ids: list[int]) -> Tensor:
         """Input embeddings of token ids, `[n, d]`: those of all encoders that share the first
         one's vocabulary, side by side."""
