@@ -212,3 +212,23 @@ def test_classify_imports_nothing_that_it_does_not_need(folder):
         check=True,
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("more", "method"),
+    [
+        ((), "race on tiny-sd: at most 128 evaluations"),
+        (("--set", "draws=4"), "elbo on tiny-sd: 8 evaluations"),
+        (("--template", "a {}", "--template", "the {}", "--set", "draws=2"), "elbo on tiny-sd"),
+        (("--none", "--set", "draws=4"), "elbo on tiny-sd"),
+        (("--method", "elbo", "--set", "draws=3"), "elbo on tiny-sd: 6 evaluations"),
+        (("--shortlist", "tiny-clip:2", "--set", "max_draws=4"), "shortlist"),
+    ],
+)
+def test_classify_races_where_nothing_asks_for_dense_draws(
+    monkeypatch, capsys, photos, tmp_path, more, method
+):
+    photo = tmp_path / "a.png"
+    Image.fromarray(photos[0]).save(photo)
+    assert run(monkeypatch, "classify", photo, "--labels", "bag,coat", *more) == 0
+    assert method in " ".join(capsys.readouterr().err.split())

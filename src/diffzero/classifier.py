@@ -85,6 +85,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     needs: ClassVar[str] = "a diffusion model"
     cost: ClassVar[str]
     draw_arguments: ClassVar[tuple[str, ...]] = ()
+    stops_early: ClassVar[bool] = False  # so that `count_evals` is more than most images take
 
     temperature: float | None = option(None, TEMPERATURE | NOTHING)
     priors: Mapping[str, float] | Sequence[float] | None = option(None, PRIORS)

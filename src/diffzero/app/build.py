@@ -30,6 +30,7 @@ class ModelChoice:
     resolution: int | None = None
     open_set: bool = False
     threshold: float | None = None
+    race: bool = False
 
     def build(self, names: list[str], template: list[str] | None) -> Any:
         """A fitted classifier.
@@ -71,8 +72,14 @@ class ModelChoice:
         if self.method is not None:
             method_class(self.method)  # an unknown name fails before the model is loaded
         loaded = self._load(self.model, self.resolution)
-        fitting = "clip" if isinstance(loaded, ClipBackbone) else "elbo"
+        fitting = "clip" if isinstance(loaded, ClipBackbone) else self._fitting(options)
         return make(self.method or fitting, loaded, options)
+
+    def _fitting(self, options: dict[str, Any]) -> str:
+        """The method of a diffusion model where the user names none: `race` where that is wanted
+        and can serve, or `elbo`, which has `draws`, several templates and the empty prompt."""
+        dense = self.open_set or "draws" in options or isinstance(options.get("template"), list)
+        return "race" if self.race and not dense else "elbo"
 
     def _opened(self, classifier: Any) -> Any:
         """The classifier with the empty prompt beside its words.

@@ -48,7 +48,7 @@ def classify(
     keep.check(paths, names)
     choice = ModelChoice(
         model, method, settings, device, dtype, batch_size, allow_pickle, seed, shortlist, priors,
-        resolution, none or multi, threshold,
+        resolution, none or multi, threshold, race=True,
     )  # fmt: skip
     classifier = choice.build(names, template)
     files = keep.open(files, choice, names, template)
@@ -64,9 +64,10 @@ def classify(
 
 def announce(classifier: Any, files: int, labels: int, evals: int) -> None:
     """What is about to happen, and whether its probabilities mean what they say."""
+    early = getattr(classifier, "then", classifier).stops_early  # of a shortlist, its second part
     note(
         f"{count(files)}, {labels} labels, {classifier.method} on {classifier.backbone_.name}: "
-        f"{evals:,} evaluations"
+        f"{'at most ' if early else ''}{evals:,} evaluations"
     )
     if not classifier.calibrated:
         note(

@@ -31,6 +31,9 @@ def report(
     else:
         header = ["run", "accuracy", "per class", "NLL", "ECE", "evaluations", "seconds"]
         print_table(header, [_line(r, s) for r, s in zip(read, summaries, strict=True)])
+        for r, s in zip(read, summaries, strict=True):
+            if s.get("race"):
+                say(_race_line(r, s["race"]))
         for c, _ in compared:
             say(f"{c['first']} against {c['second']}: {verdict(c)}")
     write_report(read, summaries, compared, out)
@@ -45,6 +48,9 @@ def rescore(
     ] = "as-run",
     reduction: Annotated[str, typer.Option(help="mean, median or trimmed.")] = "mean",
     temperature: Annotated[float | None, typer.Option(help="Divides the logits.")] = None,
+    race: Annotated[
+        float | None, typer.Option(help="As a race with this delta, see docs/racing.md.")
+    ] = None,
     curve: Annotated[bool, typer.Option(help="Accuracy against draws.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of a new run with the result.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Numbers on standard output.")] = False,
@@ -63,19 +69,24 @@ def rescore(
         _say_curve(library.accuracy_curve(scored, weights), as_json)
         return
     found = library.rescore(
-        scored, weights=weights, reduction=reduction, draws=draws, temperature=temperature
-    )
+        scored, weights=weights, reduction=reduction, draws=draws, temperature=temperature,
+        race=race,
+    )  # fmt: skip
     if out is not None:
         library.write_rescored(found, out, command())
-    t, p = found.settings["temperature"], found.mcnemar_p
+    t, p, cost = found.settings["temperature"], found.mcnemar_p, float(found.evals.mean())
     if as_json:
         say_json(
-            {"as_run": found.before, "rescored": found.after, "temperature": t, "mcnemar_p": p}
-        )
+            {"as_run": found.before, "rescored": found.after, "temperature": t, "mcnemar_p": p,
+             "evaluations_per_image": cost}
+        )  # fmt: skip
         return
     rows = [(name, _cell(found.before[name]), _cell(found.after[name])) for name in found.after]
     print_table([f"{len(scored.labels):,} images", "as run", "rescored"], rows)
-    say(f"temperature {t:g}; McNemar against the run: p = {p:.3g}")
+    say(
+        f"{cost:,.1f} evaluations per image; temperature {t:g}; McNemar against the run: "
+        f"p = {p:.3g}"
+    )
 
 
 def calibrate(
@@ -121,6 +132,16 @@ def _line(run: Any, summary: dict[str, Any]) -> tuple[str, ...]:
         f"{m['ece']:.3f}",
         f"{cost['evaluations_per_image']:,.0f}",
         f"{cost['seconds_per_image']:.3g}",
+    )
+
+
+def _race_line(run: Any, race: dict[str, Any]) -> str:
+    spent = race["evaluations"]
+    return (
+        f"{run.folder.name}: {100 * race['decided']:.1f} % of the races were decided; evaluations "
+        f"of half the images at most {spent['median']:,.0f}, of nine tenths "
+        f"{spent['nine_tenths']:,.0f}; {race['survivors']['value']:.2f} of {len(run.classes)} "
+        f"classes at the end, {race['label_set']['value']:.1f} in the label set"
     )
 
 

@@ -22,6 +22,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from ..errors import InputError
 from .metrics import fit_temperature, mcnemar
+from .races import drawn as races_drawn
+from .races import filled, race_settings, scale
 from .rescore import Scored, draw_weights, rescored_logits
 from .store import as_sentence, write_json
 from .summary import metrics_of
@@ -40,8 +42,12 @@ def halves(ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def binned(scored: Scored, edges: np.ndarray) -> np.ndarray:
     """`S`, float64 `[n, bins, k, m]`."""
     matrix = scored.matrix
-    v = draw_weights(matrix, "as-run", scored.run.config["draws"])
-    weighted = matrix.errors * v[:, :, None, None]
+    config = scored.run.config
+    v = draw_weights(matrix, "as-run", config["draws"])
+    weighted = filled(matrix.errors * v[:, :, None, None])
+    if race_settings(config) is not None:
+        own = scale(config, scored.whole, races_drawn(weighted))
+        weighted = weighted * own[:, None, None, None]
     which, drawn = np.digitize(matrix.t, edges), (~np.isnan(weighted)).sum(1)
     parts = [
         np.nansum(weighted * (which == b)[:, :, None, None], axis=1) / drawn
@@ -97,7 +103,7 @@ def fit(scored: Scored, bins: int, seed: int) -> dict[str, Any]:
             f"{scored.run.folder}: {len(scored.labels)} images; fitting needs {2 * LEAST}."
         )
     own, other = (scored.take(i) for i in halves(scored.matrix.ids, seed))
-    edges = np.quantile(own.matrix.t, np.arange(1, bins) / bins)
+    edges = np.nanquantile(own.matrix.t, np.arange(1, bins) / bins)
     logits, t_run = rescored_logits(own, "as-run", "mean", None, None)
     temperature = fit_temperature([(logits, own.labels)], smooth=True)
     u = fit_weights(binned(own, edges), own.labels, 1 / temperature)

@@ -38,13 +38,22 @@ def draw_times(classifier: Any, image: np.ndarray, draws: int) -> np.ndarray:
 
 
 def draw_ranges(classifier: Any) -> dict[str, Any]:
-    """How the draws were spread, and the temperature that each number of draws would have."""
+    """How the draws were spread, and what temperature each number of draws would have.
+
+    `fitted` are the card's temperatures where it has any: they bring a race's logits to one scale.
+    """
+    from ..temperature import fitted_by_draws
+
     fewer, times = copy.copy(classifier), classifier.times_
+    (argument,) = classifier.draw_arguments
     temperatures = {}
     for n in range(1, classifier.draws + 1):
-        fewer.draws = n
+        setattr(fewer, argument, n)
         temperatures[str(n)] = fewer.temperature_in_use()
+    own = fitted_by_draws(classifier.backbone_.temperatures, "elbo", classifier.settings())
     return {
+        "whole": classifier.draws,
+        "fitted": {str(n): t for n, t in own.items()},
         "weights": times.weights,
         "t_range": list(times.t_ends),
         "log_snr_range": list(times.log_snr_ends),

@@ -93,6 +93,16 @@ def draws_plot(curves: dict[str, list[dict[str, float]]]) -> str:
     return draw(paint, "draws", height=HEIGHT + 0.2 * len(curves))
 
 
+def survival_plot(left: np.ndarray, salt: str) -> str:
+    """Mean number of classes that still draw, against the draw: `[most draws]`."""
+
+    def paint(axis: Any) -> None:
+        axis.step(np.arange(1, len(left) + 1), left, where="mid", color=COLOURS[0])
+        axis.set(xlabel="draw of noise", ylabel="classes that see it, mean", ylim=(0, None))
+
+    return draw(paint, "survival" + salt)
+
+
 def reliability_plot(confidence: np.ndarray, right: np.ndarray, salt: str) -> str:
     """Accuracy against confidence in 15 bins; the area of a dot is the share of images."""
 

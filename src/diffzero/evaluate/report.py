@@ -16,6 +16,7 @@ from .draws import has_matrix
 from .metrics import confusion, top_k
 from .page import template
 from .pictures import Pictures
+from .races import facts_of, survival
 from .store import as_sentence
 from .summary import Run
 
@@ -140,6 +141,10 @@ def section(run: Run, summary: dict[str, Any], name: str, number: int) -> dict[s
         "mistakes": _mistakes(run, pictures) if pictures else [],
         "no_pictures": pictures.missing if pictures else None,
         "errors": list(r.errors.values())[:10],
+        "race": summary.get("race"),
+        "survival": figures.survival_plot(survival(facts_of(run.folder)), salt)
+        if summary.get("race")
+        else None,
     }
 
 

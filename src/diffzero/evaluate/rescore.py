@@ -10,7 +10,8 @@ mean over draws an integral over t. Draws of `weights="uniform"` have the densit
 | `elbo`     | `1/2 of e |d lambda / dt| dt` | `|d lambda / dt| / (2 density)`                |
 | `exp:RATE` | mean of `exp(-RATE t) e`      | `exp(-RATE t) / ((b - a) density)`             |
 
-`as-run` is whichever of the first two the run was made with.
+`as-run` is whichever of the first two the run was made with. Errors that a race did not draw are
+filled in as `races` says, so that the draws of a race rescore to its own logits.
 
 References:
     Clark and Jaini, Text-to-Image Diffusion Models are Zero-Shot Classifiers, 2023 (exp:7).
@@ -30,6 +31,7 @@ from scipy.special import log_softmax, logsumexp
 from ..errors import InputError
 from .draws import Matrix, read_matrix
 from .metrics import mcnemar, wilson
+from .races import Replayed, drawn, filled, race_settings, replayed, scale
 from .store import RunStore
 from .summary import Run, metrics_of, read_run, summarise
 
@@ -54,6 +56,17 @@ class Scored:
     def take(self, index: np.ndarray) -> Scored:
         """The same of some images."""
         return Scored(self.run, self.matrix.take(index), self.labels[index])
+
+    @property
+    def whole(self) -> int:
+        """Draws that the run would give every class; a race may have needed fewer."""
+        return int(self.run.config["draws"].get("whole", self.matrix.t.shape[1]))
+
+    def first(self, draws: int | None) -> tuple[Matrix, int]:
+        """The first draws and their number; those of the whole run if None."""
+        if draws is None:
+            return self.matrix, self.whole
+        return self.matrix.first(draws), draws
 
 
 def read_scored(folder: Path) -> Scored:
@@ -129,9 +142,11 @@ def reduce_draws(weighted: np.ndarray, reduction: str) -> np.ndarray:
     Raises:
         InputError: an unknown reduction.
     """
+    weighted = filled(weighted)
     if reduction == "mean":
         return -np.nanmean(weighted, axis=1)
-    paired = weighted - np.nanmean(weighted, axis=(2, 3), keepdims=True)
+    seen = np.isfinite(weighted).sum((2, 3), keepdims=True)  # none of draws after a race's end
+    paired = weighted - np.nansum(weighted, axis=(2, 3), keepdims=True) / np.maximum(seen, 1)
     if reduction == "median":
         return -np.nanmedian(paired, axis=1)
     if reduction == "trimmed":
@@ -166,12 +181,15 @@ def rescored_logits(
 ) -> tuple[np.ndarray, float]:
     """Logits `[n, k]` under other settings, and the temperature that divides them."""
     ranges = scored.run.config["draws"]
-    matrix = scored.matrix if draws is None else scored.matrix.first(draws)
-    t = temperature or temperature_for(scored.run.config, matrix.t.shape[1])
+    matrix, whole = scored.first(draws)
+    t = temperature or temperature_for(scored.run.config, whole)
     if weights.endswith(".json") and temperature is None:
         t = 1.0  # fitted weights hold the temperature
-    v = draw_weights(matrix, weights, ranges)
-    return join_templates(reduce_draws(matrix.errors * v[:, :, None, None], reduction), t), t
+    weighted = matrix.errors * draw_weights(matrix, weights, ranges)[:, :, None, None]
+    logits = join_templates(reduce_draws(weighted, reduction), t)
+    if race_settings(scored.run.config) is not None:
+        logits = logits * scale(scored.run.config, whole, drawn(weighted))[:, None]
+    return logits, t
 
 
 def probabilities(scored: Scored, logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -183,6 +201,18 @@ def probabilities(scored: Scored, logits: np.ndarray, temperature: float) -> np.
     return np.exp(log_softmax(logits / temperature + shift, axis=1))
 
 
+def evaluations(scored: Scored, draws: int) -> np.ndarray:
+    """Network evaluations of each image for the first draws that were kept of it, int64 `[n]`."""
+    kept = ~np.isnan(scored.matrix.errors)
+    return per_draw(scored) * kept[:, :draws].sum((1, 2, 3))
+
+
+def per_draw(scored: Scored) -> int:
+    """Network evaluations of one draw of one prompt: 2 with guidance."""
+    prompts = scored.matrix.errors[0, 0].size
+    return int(scored.run.config["evaluations_per_image"] // (scored.whole * prompts))
+
+
 def curve_points(draws: int) -> list[int]:
     """1, 2, 4, ... and all."""
     return [n for n in (2**i for i in range(20)) if n < draws] + [draws]
@@ -190,23 +220,16 @@ def curve_points(draws: int) -> list[int]:
 
 def accuracy_curve(scored: Scored, weights: str = "as-run") -> list[dict[str, float]]:
     """Accuracy with its Wilson interval and evaluations per image, against the draws."""
-    v = draw_weights(scored.matrix, weights, scored.run.config["draws"])
-    weighted = scored.matrix.errors * v[:, :, None, None]
-    drawn = np.cumsum(~np.isnan(weighted), axis=1)
-    means = np.nancumsum(weighted, axis=1) / drawn
     total = scored.matrix.t.shape[1]
-    cost, full = scored.run.config["evaluations_per_image"], total * drawn[0, 0].size
-    shares = drawn.sum((2, 3)).mean(0) / full
     points = []
     for n in curve_points(total):
-        t = temperature_for(scored.run.config, n)
-        logits = join_templates(-means[:, n - 1], t)
+        logits, _ = rescored_logits(scored, weights, "mean", n, None)
         right = int((logits.argmax(1) == scored.labels).sum())
         low, high = wilson(right, len(scored.labels))
         points.append(
             {
                 "draws": n,
-                "evaluations": round(cost * shares[n - 1]),
+                "evaluations": round(float(evaluations(scored, n).mean())),
                 "accuracy": right / len(scored.labels),
             }
             | {"low": low, "high": high}
@@ -226,6 +249,8 @@ class Rescored:
         before: Metrics of the run itself.
         after: Metrics of these predictions.
         mcnemar_p: Probability of so unequal a number of discordant images by chance.
+        evals: Network evaluations of each image, int64 `[n]`.
+        race: The races whose logits these are, if they were run.
     """
 
     scored: Scored
@@ -235,6 +260,8 @@ class Rescored:
     before: dict[str, Any]
     after: dict[str, Any]
     mcnemar_p: float
+    evals: np.ndarray
+    race: Replayed | None = None
 
 
 def rescore(
@@ -244,6 +271,7 @@ def rescore(
     reduction: str = "mean",
     draws: int | None = None,
     temperature: float | None = None,
+    race: float | None = None,
 ) -> Rescored:
     """Predict again from the score matrix.
 
@@ -253,23 +281,41 @@ def rescore(
         reduction: See `reduce_draws`.
         draws: How many of the first draws count; all of them if None.
         temperature: Divides the logits; what the run would have used if None.
+        race: Delta of a race that is run over the draws; none if None.
 
     Raises:
-        InputError: a setting that is out of range or unknown.
+        InputError: a setting that is out of range or unknown, or settings that exclude each other.
     """
     if temperature is not None and not temperature > 0:
         raise InputError(f"--temperature must be positive; got {temperature}.")
+    if race is not None and reduction != "mean":
+        raise InputError(f"--race compares means over draws; leave out --reduction {reduction}.")
     logits, t = rescored_logits(scored, weights, reduction, draws, temperature)
+    evals, raced = evaluations(scored, draws or scored.whole), None
+    if race is not None:
+        raced, logits, evals = _raced(scored, weights, draws, race)
     proba = probabilities(scored, logits, t)
     before, right_before = _as_run(scored)
     right = proba.argmax(1) == scored.labels
     p = mcnemar(int((right_before & ~right).sum()), int((right & ~right_before).sum()))
     settings = {
-        "draws": draws or scored.matrix.t.shape[1], "weights": weights, "reduction": reduction,
+        "draws": draws or scored.whole, "weights": weights, "reduction": reduction,
         "temperature": t,
     }  # fmt: skip
     after = metrics_of(proba, scored.labels, len(scored.run.classes))
-    return Rescored(scored, settings, logits, proba, before, after, p)
+    return Rescored(scored, settings, logits, proba, before, after, p, evals, raced)
+
+
+def _raced(
+    scored: Scored, weights: str, draws: int | None, delta: float
+) -> tuple[Replayed, np.ndarray, np.ndarray]:
+    """Races over the first draws, with their scaled logits and the evaluations of each image."""
+    config = scored.run.config
+    matrix, whole = scored.first(draws)
+    weighted = matrix.errors * draw_weights(matrix, weights, config["draws"])[:, :, None, None]
+    found = replayed(weighted, matrix.t, whole, config, delta)
+    own = scale(config, whole, found.draws.max(1))
+    return found, found.logits * own[:, None], per_draw(scored) * found.draws.sum(1)
 
 
 def without_fitted(scored: Scored, path: Path) -> Scored:
@@ -304,9 +350,11 @@ def write_rescored(result: Rescored, out: Path, command: str) -> None:
     """
     scored = result.scored
     config = dict(scored.run.config)
-    draws = result.settings["draws"]
-    cost = config["evaluations_per_image"] * draws // scored.matrix.t.shape[1]
+    draws, race = result.settings["draws"], result.race
+    cost = config["evaluations_per_image"] * draws // scored.whole
     config["settings"] = config["settings"] | result.settings
+    if race is not None:
+        config |= {"method": "race", "settings": config["settings"] | race.settings}
     config["data"] = config["data"] | {"images": len(scored.labels)}
     config |= {"keep_draws": False, "evaluations_per_image": cost, "command": command}
     config["rescored_from"] = str(scored.run.folder)
@@ -315,11 +363,14 @@ def write_rescored(result: Rescored, out: Path, command: str) -> None:
         for i, name in enumerate(scored.matrix.ids):
             if name in store.done:
                 continue
+            facts = {} if race is None else dict(race.facts[i])
+            if facts:
+                facts["label_set"] = [names[c] for c in facts["label_set"]]
             store.append(
                 {"id": name, "label": names[scored.labels[i]],
                  "prediction": names[int(result.proba[i].argmax())],
                  "probabilities": result.proba[i].tolist(),
                  "logits": result.logits[i].tolist(),
-                 "evals": cost, "seconds": 0.0}
+                 "evals": int(result.evals[i])} | facts | {"seconds": 0.0}
             )  # fmt: skip
         store.finish(summarise(read_run(out)))

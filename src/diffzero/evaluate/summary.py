@@ -19,6 +19,7 @@ from .metrics import (
     top_k,
     wilson,
 )
+from .races import facts_of, race_settings, summary_of
 from .records import Records, read_records
 from .store import read_config
 
@@ -135,7 +136,7 @@ def summarise(run: Run) -> dict[str, Any]:
             )
         },
         "cost": cost_of(run),
-    }
+    } | ({} if race_settings(config) is None else {"race": summary_of(facts_of(run.folder))})
 
 
 def cost_of(run: Run) -> dict[str, float | None]:

@@ -89,6 +89,7 @@ class Race(ErrorMethod):
         "at most max_draws * classes, most often far less; twice that with guidance"
     )
     draw_arguments: ClassVar[tuple[str, ...]] = ("max_draws",)
+    stops_early: ClassVar[bool] = True
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     delta: float = option(0.05, number(1e-6, 0.5))

@@ -100,6 +100,28 @@ class Race:
         self.standing = self._look(alive)
         return self.standing
 
+    def retire(self, classes: np.ndarray) -> bool:
+        """Take classes out of which no more is known; whether the race goes on.
+
+        Where nothing more is known of any class, the leader is left as the answer.
+
+        Args:
+            classes: Some of those in the race.
+
+        Raises:
+            InputError: before the first draw.
+        """
+        if not self._drawn:
+            raise InputError("A race needs its first draws of every class.")
+        alive = np.setdiff1d(self.standing.alive, classes)
+        if not len(alive):
+            alive = np.array([self.standing.leader])
+        means = self._errors[: self._drawn, alive].mean(0)
+        leader, over = int(alive[means.argmin()]), len(alive) == 1
+        reason: Reason = "decided" if over else "running"
+        self.standing = Standing(alive, leader, reason, 0 if over else self.rule.group)
+        return not over
+
     def _look(self, alive: np.ndarray) -> Standing:
         rule = self.rule
         lead = int(self._errors[: self._drawn, alive].mean(0).argmin())

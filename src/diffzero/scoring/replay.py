@@ -15,8 +15,10 @@ from .rules import Rule
 def simulate(errors: np.ndarray, places: np.ndarray, rule: Rule, step: int | None = None) -> Race:
     """Run the race of one image over errors that were kept.
 
+    Classes whose kept errors end, as those of a race do, leave there.
+
     Args:
-        errors: `[draws, k]`, at least `rule.max_draws` rows.
+        errors: `[draws, k]`, NaN where a class was not given a draw.
         places: Of the draws.
         rule: See `Rule`.
         step: Draws between looks after the first; one group if None.
@@ -26,7 +28,12 @@ def simulate(errors: np.ndarray, places: np.ndarray, rule: Rule, step: int | Non
         start = int(race.draws.max())
         n = now.next_draws if start < rule.min_draws else max(now.next_draws, step or 1)
         rows = slice(start, min(start + n, rule.max_draws))
-        race.update(errors[rows][:, now.alive], places[rows])
+        kept = errors[rows][:, now.alive]
+        there = (len(kept) == rows.stop - start) & np.isfinite(kept).all(0)
+        if there.all():
+            race.update(kept, places[rows])
+        elif not race.retire(now.alive[~there]):
+            return race
     return race
 
 
