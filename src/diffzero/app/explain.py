@@ -20,7 +20,7 @@ def explain(
     labels: Annotated[
         str | None, typer.Option(help="Two words, or more: the best two are compared.")
     ] = None,
-    labels_file: Annotated[Path | None, typer.Option(help="One label a line.")] = None,
+    labels_file: options.LabelsFile = None,
     out: Annotated[Path, typer.Option(help="Where the picture goes, a PNG.")] = Path("why.png"),
     template: Annotated[str | None, typer.Option(help="Prompt with {} for the label.")] = None,
     model: options.Model = "tiny-sd",
@@ -53,17 +53,17 @@ def explain(
     with progress_bar(evals) as progress:
         scores = classifier.scores([photo], progress=progress)
         proba = classifier.probabilities(scores)[0]
-        first, second = (int(i) for i in (-proba).argsort(kind="stable")[:2])
-        found = explained(classifier, [photo], [(names[first], names[second])], progress)[0]
-    square = fit_square(
-        photo, min(SHOWN, max(classifier.backbone_.image_size, min(photo.shape[:2])))
-    )
-    picture(found, square, (float(proba[first]), float(proba[second])), out)
+        best = (-proba).argsort(kind="stable")[:2]
+        pair = (names[best[0]], names[best[1]])
+        found = explained(classifier, [photo], [pair], progress)[0]
+    side = max(classifier.backbone_.image_size, min(photo.shape[:2]))
+    p, q = map(float, proba[best])
+    picture(found, fit_square(photo, min(SHOWN, side)), (p, q), out)
     if as_json:
-        say_json(record(found, path, out, (float(proba[first]), float(proba[second]))))
+        say_json(record(found, path, out, (p, q)))
     else:
-        say(f"{path}:  {found.first} {100 * proba[first]:.1f} %   "
-            f"{found.second} {100 * proba[second]:.1f} %\npicture: {out}")  # fmt: skip
+        say(f"{path}:  {found.first} {100 * p:.1f} %   {found.second} {100 * q:.1f} %")
+        say(f"picture: {out}")
 
 
 def check_place(out: Path) -> None:
