@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from diffzero.errors import InputError
+from test_cli import run
 from test_evaluate import classify_digits, read_lines, same_records
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'diffzero[ray]'")
@@ -46,10 +47,11 @@ def test_workers_agree_and_a_killed_one_costs_nothing(alone, tmp_path, count):
     same_records(alone, read_lines(tmp_path))
 
 
-def test_no_cluster_at_the_address(tmp_path):
-    process = classify_digits(tmp_path, 4, "--ray", "127.0.0.1:1", quiet=False)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 2 and "no cluster there" in err
+def test_no_cluster_at_the_address(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    data = ("--data", "digits", "--limit", 4, "--model", "digits-ddpm", "--set", "draws=1")
+    assert run(monkeypatch, "evaluate", *data, "--out", tmp_path, "--ray", "127.0.0.1:1") == 2
+    assert "no cluster there" in capsys.readouterr().err
     assert (tmp_path / "records.jsonl").read_text() == ""
 
 

@@ -55,7 +55,15 @@ def test_short_work_is_not_estimated():
     assert said == []
 
 
-def test_ctrl_c_waits_for_the_line_that_is_being_written():
+@pytest.fixture
+def heard():
+    """SIGINT as in a terminal: it is ignored where tests run in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_waits_for_the_line_that_is_being_written(heard):
     done = []
     with pytest.raises(KeyboardInterrupt), console.unbroken():
         os.kill(os.getpid(), signal.SIGINT)

@@ -9,7 +9,17 @@ from PIL import Image
 
 import diffzero as dz
 from diffzero import data
-from diffzero.experiments import EXPERIMENTS, Setting, reproduce, sheet
+from diffzero.experiments import (
+    EXPERIMENTS,
+    Setting,
+    cifar10_table,
+    distance,
+    interpolate,
+    noise_level,
+    reconstructions,
+    reproduce,
+    sheet,
+)
 from diffzero.experiments import encode_decode as grids
 from diffzero.experiments.inception_score import inception_score
 from diffzero.experiments.interpolate import slerp
@@ -27,10 +37,11 @@ def setting(model, out, limit):
     return Setting(model, few, data.load("digits=digits", None), out, limit, 0)
 
 
-def test_encode_decode_returns_the_original_on_the_diagonal(model, tmp_path):
+def test_encode_decode_returns_the_original_on_the_diagonal(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(grids, "STEPS", 15)  # 0.002 with the experiment's 30
     numbers = reproduce("encode-decode", setting(model, tmp_path, 3))
     for one in numbers["images"]:
-        assert max(one["diagonal_rms"]) < 0.02 < 0.2 < one["off_diagonal_rms"]
+        assert max(one["diagonal_rms"]) < 0.03 < 0.2 < one["off_diagonal_rms"]
     assert numbers == json.loads((tmp_path / "encode-decode.json").read_text())
     with Image.open(tmp_path / "encode-decode.png") as picture:
         assert picture.width > 900
@@ -46,40 +57,44 @@ def test_encode_decode_counts_its_evaluations(model):
     assert sum(calls) == 2 * 2 * (10 + 100)
 
 
-def test_knn_and_interpolation(model, tmp_path):
-    numbers = reproduce("knn", setting(model, tmp_path, 6))
+def test_knn_and_interpolation(model, tmp_path, monkeypatch):
+    numbers = reproduce("knn", setting(model, tmp_path, 3))
     assert set(numbers["inlier, guidance 1"]) == set(range(2, 10))
     assert set(numbers["outlier, guidance 3"]) == set(range(1, 10))
     assert numbers["evals_by_guidance"] == {"1": 250, "3": 500}
     assert numbers["outlier, guidance 3"][2]["accuracy"] > 0.5
+    monkeypatch.setattr(interpolate, "STEPS", 15)
     numbers = reproduce("interpolate", setting(model, tmp_path, 30))
     rms = numbers["rms_of_the_ends"]
-    assert rms["true-true"] < 0.02 and rms["false-false"] < 0.02 < rms["true-false"]
+    assert rms["true-true"] < 0.03 and rms["false-false"] < 0.03 < 0.2 < rms["true-false"]
 
 
 def test_likelihood_table_pairs_probes(model, tmp_path):
-    numbers = reproduce("likelihood-table", setting(model, tmp_path, 10))
-    assert numbers["paired"]["correct"] >= 8
+    numbers = reproduce("likelihood-table", setting(model, tmp_path, 6))
+    assert numbers["paired"]["correct"] >= 5
     assert numbers["paired"]["margin_std"] < numbers["unpaired"]["margin_std"]
 
 
 def test_table_counts_every_method(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cifar10_table, "HELD", 5)
+    monkeypatch.setattr("diffzero.evaluate.pixel_methods.LIKELIHOOD_STEPS", 2)
     with monkeypatch.context() as broken:
         broken.setattr("diffzero.experiments.cifar10_table.draw", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            reproduce("cifar10-table", setting(model, tmp_path, 3))
+            reproduce("cifar10-table", setting(model, tmp_path, 2))
     assert "elbo (32 draws)" in capsys.readouterr().err
     with monkeypatch.context() as broken:  # nothing is measured twice
         broken.setattr("diffzero.evaluate.pixel_methods._measure", lambda *a: 1 / 0)
-        numbers = reproduce("cifar10-table", setting(model, tmp_path, 3))
+        numbers = reproduce("cifar10-table", setting(model, tmp_path, 2))
     assert not capsys.readouterr().err and not list(tmp_path.glob("*.partial"))
     evals = {(m["method"], m["settings"]): m["evals"] for m in numbers["lines"]}
     assert len(evals) == 12 and evals["elbo", "32 draws"] == 320
-    assert evals["latent-knn", "outlier, k = 4, guidance 3, 40 reference images"] == 500
+    assert evals["latent-knn", "outlier, k = 4, guidance 3, 5 reference images"] == 500
+    assert numbers["lines"][2]["evals"] == 10 * (2 * 2 + 1) and numbers["lines"][2]["vjps"] == 30
     (denoise,) = [settings for method, settings in evals if method == "noise-denoise"]
     level, steps = float(denoise.split()[1].strip(",")), int(denoise.split()[2])
     assert evals["noise-denoise", denoise] == 10 * 4 * max(1, round(level * steps))
-    assert numbers["lines"][1]["correct"] >= 2
+    assert numbers["lines"][1]["correct"] == 2
 
 
 def test_inception_score_of_known_tables(model, tmp_path):
@@ -109,7 +124,7 @@ def test_command_line(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "reproduce") == 0
     text = capsys.readouterr().out
     assert all(name in text for name in EXPERIMENTS)
-    assert run(monkeypatch, "reproduce", "knn", "--limit", 3, "--out", tmp_path) == 0
+    assert run(monkeypatch, "reproduce", "knn", "--limit", 1, "--out", tmp_path) == 0
     assert (tmp_path / "knn.json").exists()
     assert run(monkeypatch, "reproduce", "figure-99") == 2
     scenes = ("reproduce", "binding", "--data", "digits=digits", "--out", tmp_path)
@@ -134,9 +149,12 @@ def text_setting():
     return make
 
 
-def test_reconstructions_and_levels(text_setting, tmp_path):
+def test_reconstructions_and_levels(text_setting, tmp_path, monkeypatch):
+    monkeypatch.setattr(reconstructions, "STEPS", 10)
+    monkeypatch.setattr(noise_level, "STEPS", 5)
+    monkeypatch.setattr(distance, "STEPS", 5)
     numbers = reproduce("reconstructions", text_setting(tmp_path, 3))
-    assert numbers["evals"] == 10 * 20 * 2
+    assert numbers["evals"] == 10 * 8 * 2
     assert numbers["distance_right_mean"] < numbers["distance_best_wrong_mean"]
     numbers = reproduce("noise-level", text_setting(tmp_path, 2))
     table = np.array(numbers["first_image"]["pixel"])
@@ -157,11 +175,11 @@ def test_attention_maps_and_inversion(text_setting, tmp_path, monkeypatch):
 
 
 def test_disagreement_adds_up(text_setting, tmp_path):
-    numbers = reproduce("disagreement", text_setting(tmp_path, 8))
+    numbers = reproduce("disagreement", text_setting(tmp_path, 4))
     table = numbers["table"]
-    assert sum(table.values()) == 8
+    assert sum(table.values()) == 4
     right = table["both"] + table["only ELBO"]
-    assert numbers["accuracy"]["ELBO"].startswith(f"{100 * right / 8:.1f} %")
+    assert numbers["accuracy"]["ELBO"].startswith(f"{100 * right / 4:.1f} %")
     assert numbers["evals"]["Blend"] == 1 + 160 and numbers["evals"]["HandOver"] >= 8
 
 

@@ -7,9 +7,21 @@ import torch
 from torch import nn
 
 import diffzero as dz
+from conftest import Clock
 from diffzero import data
 from diffzero.train import clip, loop, reading, stable_diffusion, tokenizer
 from diffzero.train.captions import Captions, jitter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_small_steps():
+    """A second a step, so that 0.05 minutes are 3 steps, and of few images each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "time", Clock(1.0))
+        patch.setattr(reading, "BATCH", 32)
+        small = dataclasses.replace(stable_diffusion.PRESETS["cpu"], vae_batch=16, batch=32)
+        patch.setitem(stable_diffusion.PRESETS, "cpu", small)
+        yield
 
 
 def test_digits_are_split_as_documented():
@@ -90,7 +102,8 @@ class Line(nn.Module):
         self.w = nn.Parameter(torch.zeros(3))
 
 
-def test_loop_learns_resumes_and_averages(tmp_path):
+def test_loop_learns_resumes_and_averages(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "time", Clock(0.001))  # 600 steps in 0.01 minutes
     target = torch.tensor([1.0, -2.0, 0.5])
 
     def loss_of(module):
@@ -101,7 +114,7 @@ def test_loop_learns_resumes_and_averages(tmp_path):
 
     state, module = tmp_path / "s.pt", Line()
     first = loop.fit(module, loss_of(module), state, 0.01, lr=0.1, log=lambda s: None)
-    assert first["steps"] > 50 and torch.allclose(module.w, target, atol=0.1)
+    assert 550 < first["steps"] < 650 and torch.allclose(module.w, target, atol=0.1)
 
     again = Line()
     second = loop.fit(again, loss_of(again), state, 0.02, lr=0.1, log=lambda s: None)
@@ -114,13 +127,13 @@ def test_loop_learns_resumes_and_averages(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Both recipes for a few seconds, on few digits: the weights are poor, the files are real."""
+    """Both recipes for a few steps, on few digits: the weights are poor, the files are real."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(stable_diffusion, "DIGIT_VARIANTS", 1)
     out = tmp_path_factory.mktemp("recipes")
     silent = {"log": lambda s: None}
-    stable_diffusion.train(["digits=digits"], out / "sd", 0.08, **silent)
-    clip.train(["digits=digits"], out / "clip", 0.08, **silent)
+    stable_diffusion.train(["digits=digits"], out / "sd", 0.05, **silent)
+    clip.train(["digits=digits"], out / "clip", 0.05, **silent)
     monkeypatch.undo()
     return out
 
@@ -140,17 +153,18 @@ def test_card_ends_a_recipe_with_measured_numbers(trained, monkeypatch):
     from diffzero.train import report
 
     monkeypatch.setattr(report, "DRAWS", (1, 2))
-    monkeypatch.setattr(report, "FIT_IMAGES", 20)
-    monkeypatch.setattr(report, "METHOD_IMAGES", 4)
-    options = {"minutes": 0.08, "seed": 0, "limit": 20, "log": lambda s: None}
+    monkeypatch.setattr(report, "FIT_IMAGES", 10)
+    monkeypatch.setattr(report, "METHOD_IMAGES", 2)
+    monkeypatch.setattr(report, "SHEET_STEPS", 2)
+    options = {"minutes": 0.05, "seed": 0, "limit": 10, "log": lambda s: None}
     report.write_card("tiny-sd", trained / "sd", ["digits=digits"], **options)
     report.write_card("tiny-clip", trained / "clip", ["digits=digits"], **options)
     card = yaml.safe_load((trained / "sd" / "card.yaml").read_text())
     assert set(card["temperatures"][0]["fitted"]) == {1, 2}
-    assert "of 20 at 2 draws" in card["accuracy"][0] and "seven" in card["vocabulary"]
+    assert "of 10 at 2 draws" in card["accuracy"][0] and "seven" in card["vocabulary"]
     assert (trained / "sd" / "samples.png").stat().st_size > 10_000
     text = (trained / "clip" / "README.md").read_text()
-    assert "diffzero train tiny-clip" in text and "of 20" in text
+    assert "diffzero train tiny-clip" in text and "of 10" in text
 
 
 def test_the_contrast_is_the_posterior_of_two_captions():
@@ -198,14 +212,13 @@ def order(n=48):
     return data.Labelled("order", images, np.arange(n), firsts, own, whole=True, contrasts=other)
 
 
-def test_a_reader_comes_to_say_the_mean_image_of_a_caption(tmp_path, monkeypatch):
+def test_a_reader_comes_to_say_the_mean_image_of_a_caption(tmp_path):
     """The minimum of L in closed form: E[x | c], by a caption whose words alone say nothing."""
     labelled = order()
     tokens = tokenizer.build(stable_diffusion.all_captions([labelled]), tmp_path, 32)
     torch.manual_seed(0)
     text = stable_diffusion.components(tokens)["text_encoder"]
     pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2)
-    monkeypatch.setattr(reading, "BATCH", 32)
     reader = reading.Reader(text, stable_diffusion.HIDDEN, 192, tokens.eos_token_id)
     captions = Captions([labelled], tokens)
     loss = reading.reading_loss(reader, [pixels], [labelled], captions)
@@ -256,13 +269,13 @@ def files(out):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """A few scenes, and tiny-sd trained on them for a moment: (source, folder)."""
+    """A few scenes, and tiny-sd trained on them for a few steps: (source, folder)."""
     from diffzero.data.scene_files import write
 
     root = tmp_path_factory.mktemp("scenes")
     write(root / "scenes", "train", 40, 32)
     source = f"scenes={root / 'scenes'}"
-    stable_diffusion.train([source], root / "sd", 0.15, log=lambda line: None)
+    stable_diffusion.train([source], root / "sd", 0.1, log=lambda line: None)
     return source, root / "sd"
 
 
@@ -286,7 +299,7 @@ def test_the_text_stays_as_read_until_the_unet_uses_it(scenes):
 def test_more_minutes_go_to_the_last_stage(scenes):
     source, out = scenes
     before = states(out)
-    stable_diffusion.train([source], out, 0.3, log=lambda line: None)
+    stable_diffusion.train([source], out, 0.2, log=lambda line: None)
     after = states(out)
     for stage in ("vae.pt", "text.pt", "kept.pt"):
         assert all(torch.equal(v, after[stage][k]) for k, v in before[stage].items())
@@ -321,7 +334,7 @@ def test_training_is_resumed_with_what_it_was_started_with(tmp_path):
 
 def test_a_model_trained_on_keeps_its_latents(trained, scenes, tmp_path):
     init = str(trained / "sd")
-    stable_diffusion.train([scenes[0]], tmp_path / "on", 0.08, init=init, log=lambda s: None)
+    stable_diffusion.train([scenes[0]], tmp_path / "on", 0.05, init=init, log=lambda s: None)
     old, new = dz.load(init, dtype="float32"), dz.load(tmp_path / "on", dtype="float32")
     assert new.codec.vae.config.scaling_factor == old.codec.vae.config.scaling_factor
     for key, value in old.codec.vae.state_dict().items():

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 import diffzero as dz
+from conftest import Clock
 from diffzero import data
 from diffzero.data.scene_files import write
 from diffzero.data.scenes import example, render
-from diffzero.train import deepfloyd, recipes, tokenizer
+from diffzero.train import deepfloyd, loop, recipes, tokenizer
 from diffzero.train.stable_diffusion import start_from
 
 
@@ -23,7 +24,9 @@ def trained(tmp_path_factory, scenes):
     """The recipe for a few steps, on digits and scenes: the weights are poor, the files real."""
     out, lines = tmp_path_factory.mktemp("recipes") / "if", []
     sources = ["digits=digits", f"scenes={scenes}"]
-    recipes()["tiny-if"](sources, out, 0.06, log=lines.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "time", Clock(1.0))  # a second a step
+        recipes()["tiny-if"](sources, out, 0.05, log=lines.append)
     return out, lines
 
 
@@ -67,7 +70,7 @@ def test_the_card_measures_each_task_seen_and_held_out(trained, scenes, monkeypa
     monkeypatch.setattr(report, "FIT_IMAGES", 3)
     monkeypatch.setattr(report, "METHOD_IMAGES", 2)
     monkeypatch.setattr(report, "SHEET_STEPS", 1)
-    options = {"minutes": 0.06, "seed": 0, "limit": 10, "log": lambda s: None}
+    options = {"minutes": 0.05, "seed": 0, "limit": 10, "log": lambda s: None}
     sources = ["digits=digits", f"scenes={scenes}"]
     report.write_card("tiny-if", trained[0], sources, **options)
     card = yaml.safe_load((trained[0] / "card.yaml").read_text())

@@ -14,6 +14,11 @@ class InputError(DiffzeroError, ValueError):
     """The caller gave something that cannot be used; the command line exits with 2."""
 
 
+def said(error: BaseException) -> str:
+    """What another library's error says, on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class NotFinite(InputError):
     """A network answered NaN or infinity, which is no score.
 

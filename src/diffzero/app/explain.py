@@ -20,7 +20,7 @@ def explain(
     labels: Annotated[
         str | None, typer.Option(help="Two words, or more: the best two are compared.")
     ] = None,
-    labels_file: Annotated[Path | None, typer.Option(help="One label a line.")] = None,
+    labels_file: options.LabelsFile = None,
     out: Annotated[Path, typer.Option(help="Where the picture goes, a PNG.")] = Path("why.png"),
     attention: Annotated[
         Path | None,
@@ -59,22 +59,19 @@ def explain(
     with progress_bar(evals) as progress:
         scores = classifier.scores([photo], progress=progress)
         proba = classifier.probabilities(scores)[0]
-        first, second = (int(i) for i in (-proba).argsort(kind="stable")[:2])
-        found = explained(classifier, [photo], [(names[first], names[second])], progress)[0]
+        best = (-proba).argsort(kind="stable")[:2]
+        pair = (names[best[0]], names[best[1]])
+        found = explained(classifier, [photo], [pair], progress)[0]
     side = max(classifier.backbone_.image_size, min(photo.shape[:2]))
-    square, chances = (
-        fit_square(photo, min(SHOWN, side)),
-        (float(proba[first]), float(proba[second])),
-    )
-    picture(found, square, chances, out)
+    square, (p, q) = fit_square(photo, min(SHOWN, side)), map(float, proba[best])
+    picture(found, square, (p, q), out)
     if looks is not None and attention is not None:
-        pair = [found.first, found.second]
         attention_picture(looks.fit(pair).heat_maps([photo])[0], pair, square, attention)
     if as_json:
-        say_json(record(found, path, out, chances))
+        say_json(record(found, path, out, (p, q)))
     else:
-        say(f"{path}:  {found.first} {100 * chances[0]:.1f} %   "
-            f"{found.second} {100 * chances[1]:.1f} %\npicture: {out}")  # fmt: skip
+        say(f"{path}:  {found.first} {100 * p:.1f} %   {found.second} {100 * q:.1f} %")
+        say(f"picture: {out}")
 
 
 def check_places(*places: Path | None) -> None:

@@ -58,3 +58,21 @@ Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")
 BatchSize = Annotated[int | None, typer.Option(help="Rows in each call of the network.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 Draws = Annotated[int | None, typer.Option(help="First draws only.")]
+
+# Of `evaluate`: which images, under which words, and where.
+Split = Annotated[str | None, typer.Option(help="Part of the data.")]
+Limit = Annotated[int | None, typer.Option(help="Images at most, a random part.")]
+Subset = Annotated[str | None, typer.Option(help="balanced:N, N images of each class.")]
+Classes = Annotated[
+    str | None, typer.Option(help="Class set such as cifar100, or a file of names.")
+]
+PromptSet = Annotated[
+    list[str] | None,
+    typer.Option(help="Prompt with {}; a class set's name for its templates; a file."),
+]
+Corrupt = Annotated[str | None, typer.Option(help="NAME:SEVERITY, such as fog:3.")]
+Workers = Annotated[int | None, typer.Option(help="Ray workers on this machine.")]
+Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster.")]
+GpusPerWorker = Annotated[float | None, typer.Option(help="May be a fraction.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the images.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels.")]

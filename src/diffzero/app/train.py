@@ -48,10 +48,7 @@ def train(
     if recipe not in recipes():
         raise InputError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.")
     pixels = recipe in PRESETS
-    with_digits = recipe == "digits-ddpm" or (digits and not pixels)
-    sources = list(dict.fromkeys([*(data or []), *(["digits=digits"] if with_digits else [])]))
-    if not sources:
-        raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
+    sources = sources_of(recipe, data, recipe == "digits-ddpm" or (digits and not pixels))
     place = str(place_of(device))
     loop.claim(out, {"recipe": recipe, "data": sources, "preset": preset, "init": init,
                      "seed": seed})  # fmt: skip
@@ -59,12 +56,24 @@ def train(
         sources, out, minutes, device=place, seed=seed, preset=preset, init=init, log=note
     )
     if measure:
-        write_card = ddpm_card.write_card if pixels else report.write_card
         flags = {"init": init, "preset": preset}
         more = "".join(f" --{name} {value}" for name, value in flags.items() if value)
+        write_card = ddpm_card.write_card if pixels else report.write_card
         write_card(
             recipe, out, sources, minutes=minutes, seed=seed, limit=limit, log=note, more=more
         )
+
+
+def sources_of(recipe: str, data: list[str] | None, digits: bool) -> list[str]:
+    """The data sets of a training, each once, with scikit-learn's digits where wanted.
+
+    Raises:
+        InputError: none at all.
+    """
+    sources = list(dict.fromkeys([*(data or []), *(["digits=digits"] if digits else [])]))
+    if not sources:
+        raise InputError(f"{recipe} needs data: --data NAME=SOURCE.")
+    return sources
 
 
 def scenes(

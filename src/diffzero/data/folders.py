@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from ..images import SUFFIXES
+from ..images.files import is_image, is_junk, walk
 from .cells import read_file
 from .dataset import Dataset, Example
 from .matching import composed
 from .parts import choose_part, kinds_of, part_to_evaluate
 
-# What systems and tools leave behind; names that begin with a dot are left out as well.
-JUNK = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 NOT_READ = (".tsv", ".txt", ".json", ".jsonl", ".zip", ".tar", ".gz", ".xlsx", ".npz", ".npy")
 READ = (
     "Read are folders with one folder of images per class, CSV (.csv) and Parquet (.parquet) "
@@ -40,7 +36,7 @@ def open_folder(path: Path, split: str | None) -> Dataset:
     examples = [
         Example(_key(f, path), class_name(folder), f)
         for folder in folders
-        for f in images_under(folder)
+        for f in sorted(walk(folder))
     ]
     if not examples:
         raise InputError(_no_images(path, root))
@@ -101,7 +97,7 @@ def parts_of(path: Path) -> list[Path]:
     folders = listed(path)[0]
     kinds = kinds_of([f.name for f in folders])
     named = [f for f in folders if f.name in kinds]
-    return [f for f in named if any(next(_walk(c), None) for c in listed(f)[0])]
+    return [f for f in named if any(next(walk(c), None) for c in listed(f)[0])]
 
 
 def listed(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -116,55 +112,6 @@ def listed(folder: Path) -> tuple[list[Path], list[Path]]:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}).") from None
     folders = [p for p in entries if p.is_dir()]
     return folders, [p for p in entries if not p.is_dir()]
-
-
-def images_under(folder: Path) -> list[Path]:
-    """The image files in a folder and the folders below it, sorted.
-
-    Links to folders are followed, each folder once, and never one that holds the folder itself.
-
-    Raises:
-        InputError: a folder below that cannot be listed.
-    """
-    return sorted(_walk(folder))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    seen = {_identity(p) for p in (folder.resolve(), *folder.resolve().parents)}
-    seen |= {_identity(p) for p in folder.absolute().parents}
-    fail = partial(_refuse, folder)
-    for place, below, files in os.walk(folder, followlinks=True, onerror=fail):
-        kept = []
-        for name in sorted(below):
-            identity = _identity(Path(place, name))
-            if not is_junk(name) and identity not in seen:
-                seen.add(identity)
-                kept.append(name)
-        below[:] = kept
-        yield from (Path(place, f) for f in files if is_image(Path(f)))
-
-
-def _identity(path: Path) -> tuple[int, int] | str:
-    """What is the same for all ways to a folder."""
-    try:
-        found = path.stat()
-    except OSError:
-        return str(path)
-    return found.st_dev, found.st_ino
-
-
-def _refuse(folder: Path, error: OSError) -> None:
-    raise InputError(f"{error.filename or folder}: cannot be listed ({error.strerror}).")
-
-
-def is_junk(name: str) -> bool:
-    """Whether a name is one that systems and tools leave behind."""
-    return name.startswith(".") or name in JUNK
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file is named like an image."""
-    return path.suffix.lower() in SUFFIXES and not is_junk(path.name)
 
 
 def class_name(folder: Path) -> str:

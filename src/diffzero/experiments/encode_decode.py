@@ -20,7 +20,7 @@ from . import Setting, figure, sheet, short, write
 STEPS = 30
 
 
-def grid_of(model: Any, image: np.ndarray, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+def grid_of(model: Any, image: np.ndarray, steps: int) -> tuple[Tensor, Tensor]:
     """`(x_0 [1, *shape], decoded [k, k, *shape])`, rows by encoding label, Heun's steps."""
     x_0 = model.encode(to_tensor([image], model.image_size).to(model.device, model.dtype))
     k = len(model.classes)
@@ -47,7 +47,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     fig, axes = figure(2 * (0.62 * k + 1.6), 0.62 * k + 1.2, ncols=2)
     numbers = []
     for axis, pick in zip(axes, picks, strict=True):
-        x_0, cells = grid_of(model, data.images[pick])
+        x_0, cells = grid_of(model, data.images[pick], STEPS)
         label = int(data.labels[pick])
         distance = (cells - x_0).flatten(2).square().mean(2).sqrt()
         own = distance.diagonal()

@@ -6,24 +6,16 @@ noise of an image (see `noise.py`), and with it every score, depends on the pixe
     decode.py     encoded images and PIL images: which formats, which limits, one kind of error
     arrays.py     arrays and tensors
     sources.py    what is an image, and what is many
+    files.py      the image files of a folder
     transform.py  the network's square
 """
 
 from .decode import open_image
-from .sources import (
-    SUFFIXES,
-    Range,
-    digest,
-    image_files,
-    is_one,
-    load_image,
-    load_images,
-    split_images,
-)
+from .files import image_files
+from .sources import Range, digest, is_one, load_image, load_images, split_images
 from .transform import affine, fit_square, to_tensor, trim
 
 __all__ = [
-    "SUFFIXES",
     "Range",
     "affine",
     "digest",

@@ -20,14 +20,8 @@ from ..errors import InputError
 from .arrays import Range, array_to_rgb, tensor_to_array, tensor_to_rgb
 from .decode import limit, open_image, open_path, pil_to_rgb, pillow, short
 
-SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".heic", ".heif", ".avif"),
-}
-"""Files of a folder that are called images, read or not: one that is not read gets a message."""
 STREAM = 2**29
 """Bytes that are read of an open file."""
-_NOTHING = {"__MACOSX", ".ipynb_checkpoints"}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/\s]*=*|[A-Za-z0-9+/\s]{200,}=*")
 
@@ -94,32 +88,6 @@ def load_images(sources: Any, value_range: Range | None = None) -> list[np.ndarr
         except InputError as error:
             raise InputError(f"Image {position}: {error}") from None
     return loaded
-
-
-def image_files(folder: str | Path) -> list[Path]:
-    """The image files under a folder, sorted; linked folders are followed.
-
-    What macOS and Jupyter leave behind (`__MACOSX`, `._*`, `.ipynb_checkpoints`) is passed by.
-
-    Raises:
-        InputError: a folder without images, or one that may not be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}).") from None
-
-    found, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        if (real := os.path.realpath(place)) in seen:  # a link that leads back to where it lies
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(f for f in folders if f not in _NOTHING)
-        found += [Path(place, f) for f in files if not f.startswith("._")]
-    found = sorted(f for f in found if f.suffix.lower() in SUFFIXES and f.is_file())
-    if not found:
-        raise InputError(f"{folder}: no image files in this folder.")
-    return found
 
 
 def digest(images: Iterable[np.ndarray]) -> str:

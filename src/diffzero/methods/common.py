@@ -54,8 +54,8 @@ def text_of(model: Backbone, method: str) -> Text:
         )
     if isinstance(model.conditioner, LanguageText):
         raise InputError(
-            f"{method} needs the places of single words in a prompt, and a language model tells "
-            f"{model.name} of whole prompts within a chat or an instruction. Use another method."
+            f"{method} needs the places of single words in a prompt, and a language model reads "
+            f"those of {model.name} whole, within a chat or an instruction. Use another method."
         )
     if not isinstance(model.conditioner, Text):
         raise InputError(

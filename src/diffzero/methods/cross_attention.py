@@ -61,11 +61,9 @@ class Prompts(Classes):
 
     Attributes:
         known: Number of each tuple of labels.
-        whole: Only maps are wanted: every class of an image in one prompt.
     """
 
     known: dict[tuple[str, ...], int] = field(default_factory=dict)
-    whole: bool = False
 
     def number(self, labels: tuple[str, ...]) -> int:
         """Of the prompt with these labels in this order."""

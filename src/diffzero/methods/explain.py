@@ -32,7 +32,7 @@ import torch
 from ..classifier import Progress
 from ..errors import InputError
 from ..models.backbone import Backbone
-from ..scoring.denoising import Loss, noised, pair_of
+from ..scoring.denoising import Loss, elementwise, noised, pair_of
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from .common import Classes
 from .elbo import ELBO
@@ -145,9 +145,7 @@ def place_errors(
     x_0 = batch.x_0
     x_t, t, eps = noised(model, x_0, batch.t, batch.keys, batch.draw)
     prediction = model.forward(x_t, t, classes.of(batch))
-    said, truth = pair_of(model, prediction, target, x_0, eps, t)
-    difference = said.double() - truth.double()
-    errors = difference.square() if loss == "l2" else difference.abs()
+    errors = elementwise(*pair_of(model, prediction, target, x_0, eps, t), loss)
     return errors.flatten(1, -3).sum(1).cpu().numpy()
 
 

@@ -49,7 +49,6 @@ from ..scoring.samplers import SAMPLERS, Sampler, denoise, executed_steps
 from .common import Classes, DiffusionMethod
 
 Distance = Literal["pixel-l2", "pyramid-l2", "clip-l2"]
-DISTANCES = ("pixel-l2", "pyramid-l2", "clip-l2")
 
 
 def pixel_l2(x: Tensor, y: Tensor) -> Tensor:
@@ -74,6 +73,9 @@ def pyramid_l2(x: Tensor, y: Tensor) -> Tensor:
 def feature_l2(x: Tensor, y: Tensor) -> Tensor:
     """`||x - y||^2` `[b]` of features `[b, d]`."""
     return (x - y).double().square().sum(1)
+
+
+DISTANCES = {"pixel-l2": pixel_l2, "pyramid-l2": pyramid_l2, "clip-l2": feature_l2}
 
 
 def clip_features(clip: Any, images: Tensor) -> Tensor:
@@ -151,7 +153,8 @@ class _NoiseDenoise(DiffusionMethod):
                 subject.memo["view"] = self._view(self.backbone_.decode(subject.x_0[None]))[0]
         views = torch.stack([s.memo["view"] for s in batch.subjects])
         original = views[batch.on_device(batch.subject)]
-        return Results(self._distance(original, self._view(returned)).cpu().numpy(), cost)
+        distances = DISTANCES[self.distance](original, self._view(returned))
+        return Results(distances.cpu().numpy(), cost)
 
     def _returned(self, batch: Batch, classes: Classes) -> tuple[Tensor, int]:
         """The images that come back `[n, 3, s, s]`, and the evaluations that each took."""
@@ -193,13 +196,6 @@ class _NoiseDenoise(DiffusionMethod):
     def _view(self, images: Tensor) -> Tensor:
         """What distances compare: pixels, or CLIP's features of them."""
         return images if self._clip is None else clip_features(self._clip, images)
-
-    def _distance(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.distance == "pixel-l2":
-            return pixel_l2(x, y)
-        if self.distance == "pyramid-l2":
-            return pyramid_l2(x, y)
-        return feature_l2(x, y)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

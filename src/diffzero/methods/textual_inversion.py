@@ -284,25 +284,8 @@ class TextualInversion(DiffusionMethod):
         )
         return Results(values, 1, 1)
 
-    def loss(self, vectors: Tensor, views: Tensor, keys: list[int], step: int) -> Tensor:
-        """Mean squared error per element over each image's draws of a step, `[b]`, differentiable.
-
-        Args:
-            vectors: `[b, d]`.
-            views: `[b, views, *shape]`, encoded.
-            keys: Randomness of each image.
-            step: Its draws are numbers `step * draws` and on.
-        """
-        b, numbers = len(keys), np.arange(step * self.draws, (step + 1) * self.draws)
-        t = np.concatenate([self.times_.at(quantiles(key, numbers)) for key in keys])
-        subjects = [Subject(view, key) for view, key in zip(views, keys, strict=True)]
-        nothing, place = np.zeros(len(t), np.int64), np.repeat(np.arange(b), self.draws)
-        draws = np.tile(numbers, b)
-        batch = Batch(subjects, [None] * b, place, nothing, draws, t, nothing, 0)
-        return self._losses(vectors, batch).view(b, -1).mean(1)
-
     def _losses(self, vectors: Tensor, batch: Batch) -> Tensor:
-        """Mean squared error per element of every row, `[n]`.
+        """Mean squared error per element of every row, `[n]`, differentiable.
 
         Args:
             vectors: One for each of the batch's images, `[b, d]`.

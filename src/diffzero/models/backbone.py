@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, said
 from ..schedule import Schedule
 from .codec import Codec
 from .conditioner import Condition, Conditioner
@@ -227,10 +227,9 @@ def running(name: str, part: str) -> Iterator[None]:
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"{name}: its {part} does not run on this input: {said}. The model's parts may not "
-            "belong together; fetch it again."
+            f"{name}: its {part} does not run on this input: {said(error)}. The model's parts may "
+            "not belong together; fetch it again."
         ) from error
 
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, said
 from .family import Family, Parts, check_class, family_named, family_of_pipeline
 from .limits import check_values
 
@@ -116,10 +116,9 @@ def read_parts(
         except InputError:
             raise
         except Exception as error:  # the libraries raise dozens of types for a damaged folder
-            said = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(
-                f"{where}: does not load as a {name}: {said}. The files are damaged, or do not "
-                "belong together; fetch the checkpoint again."
+                f"{where}: does not load as a {name}: {said(error)}. The files are damaged, or do "
+                "not belong together; fetch the checkpoint again."
             ) from None
         if part in family.weighted:
             aside = text_place is not None and part.startswith("text_encoder")

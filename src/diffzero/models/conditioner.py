@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from .hooks import output_replaced, output_seen
 
+Encoded = tuple[Tensor, Tensor | None, Tensor]  # states, pooled vectors, mask
 PROMPTS_AT_ONCE = 256
 SHOWN = 20  # names of classes in a message
 
@@ -185,6 +186,17 @@ class TextStream:
             texts = [text.lower().strip() for text in texts]
         return [list(i) for i in self.tokenizer(texts, add_special_tokens=False).input_ids]
 
+    def read(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of whole prompts.
+
+        Raises:
+            InputError: a prompt of more tokens than there is room for.
+        """
+        rows = self.pieces(prompts)
+        for prompt, ids in zip(prompts, rows, strict=True):
+            check_fits(prompt, ids, self.room)
+        return rows
+
     def vectors(self, ids: list[int]) -> Tensor:
         """Input embeddings of token ids, `[n, d]`."""
         table = self.encoder.get_input_embeddings().weight
@@ -192,7 +204,7 @@ class TextStream:
 
     def embed(
         self, rows: list[list[int]], vectors: Tensor | None = None, places: Any = None
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> Encoded:
         """Hidden states of prompts given as token ids, special tokens and padding added.
 
         Args:
@@ -299,15 +311,17 @@ class Text(Conditioner):
         self.first_token, self.room = stream.first_token, stream.room
 
     def embed(self, prompts: list[str]) -> Condition:
-        """States of whole prompts.
+        """Conditions of whole prompts.
 
         Raises:
-            InputError: a prompt of more tokens than the encoder has room for.
+            InputError: a prompt of more tokens than one of the encoders has room for.
         """
-        rows = self.pieces(prompts)
-        for prompt, ids in zip(prompts, rows, strict=True):
-            check_fits(prompt, ids, self.room)
-        return self.embed_tokens(rows)
+        return self._condition([stream.embed(stream.read(prompts)) for stream in self.streams])
+
+    def join(self, found: list[Encoded]) -> dict[str, Tensor]:
+        """The network's conditions of what each encoder said: its states `[n, window, d]` must be
+        `text`, those of the first encoder first."""
+        return {"text": found[0][0]}
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text by itself, without special tokens."""
@@ -328,8 +342,17 @@ class Text(Conditioner):
         places: list[int] | None = None,
     ) -> Condition:
         """Conditions of prompts given as token ids, see `TextStream.embed`."""
-        states = self.stream.embed(rows, vectors, places)[0]
-        return Condition({"text": states.to(self.device or states.device, self.dtype)})
+        return self._condition([self.stream.embed(rows, vectors, places)])
+
+    def _condition(self, found: list[Encoded]) -> Condition:
+        return Condition(self.join([tuple(self._here(t) for t in one) for one in found]))  # type: ignore[misc]
+
+    def _here(self, tensor: Tensor | None) -> Tensor | None:
+        """States in the network's precision, masks in whole numbers, both where it is."""
+        if tensor is None:
+            return None
+        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.device or tensor.device, dtype)
 
     def text_states(self, cond: Condition) -> Tensor:
         """The text encoder's hidden states within a condition, `[n, window, d]`."""

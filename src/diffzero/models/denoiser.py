@@ -231,7 +231,7 @@ class DiscreteNetwork(Denoiser):
     def __init__(
         self, network: Any, scheduler: Mapping[str, Any], parametrisation: str | None = None
     ) -> None:
-        self.network = network.eval()
+        self.network = network.eval().to(memory_format=self.layout)
         self.schedule: DiscreteSchedule = discrete_schedule(scheduler)
         kind = parametrisation or scheduler.get("prediction_type", "epsilon")
         self.parametrisation = check_parametrisation(kind)
@@ -261,12 +261,6 @@ class UNet(DiscreteNetwork):
     """A U-Net that attends to text, or that a family gives other conditions."""
 
     layout = torch.channels_last
-
-    def __init__(
-        self, network: Any, scheduler: Mapping[str, Any], parametrisation: str | None = None
-    ) -> None:
-        super().__init__(network, scheduler, parametrisation)
-        self.network.to(memory_format=torch.channels_last)
 
     def _run(self, x: Tensor, step: Tensor, cond: Condition) -> Tensor:
         """The network's raw output under text."""

@@ -23,10 +23,10 @@ from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents
-from .conditioner import Condition, TextStream
+from .conditioner import Condition, Encoded, TextStream
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .texts import Encoded, Texts
+from .texts import Texts
 
 WINDOWS = {True: 512, False: 256}  # tokens of T5: of [dev], which embeds guidance, and [schnell]
 SIDE = 128  # of x_0 where the card says no resolution: 1024 pixels

@@ -1,9 +1,10 @@
-"""Flux.2 [klein]: a flow transformer on normalised 2 x 2 patches of latents, told by Qwen.
+"""Flux.2 [klein]: a flow transformer on normalised 2 x 2 patches of latents under Qwen's text.
 
 Qwen reads the prompt as a user's turn of a chat; the network is given the outputs of its 9th, 18th
 and 27th blocks side by side, padding and all. `x_0` are the patches, each channel normalised by
 the running statistics that the autoencoder keeps. As Flux.1's, the network casts time to its own
-precision before it multiplies it by 1000. [dev], which Mistral tells, is not supported yet.
+precision before it multiplies it by 1000. [dev], whose prompts Mistral reads, is not supported
+yet.
 
 References:
     Black Forest Labs, https://github.com/black-forest-labs/flux2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -19,11 +19,8 @@ def output_replaced(module: torch.nn.Module, change: Callable[[Tensor], Tensor])
     def hook(module: Any, inputs: tuple, output: Tensor) -> Tensor | None:
         return change(output) if get_ident() == own else None
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with module.register_forward_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -35,11 +32,8 @@ def output_seen(module: torch.nn.Module) -> Iterator[list[Tensor]]:
         if get_ident() == own:
             found.append(output[0] if isinstance(output, tuple) else output)
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with module.register_forward_hook(hook):
         yield found
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -59,12 +53,8 @@ def inputs_seen(
 
         return hook
 
-    handles = [
-        module.register_forward_pre_hook(hook_of(name), with_kwargs=True)
-        for name, module in modules.items()
-    ]
-    try:
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            hook = module.register_forward_pre_hook(hook_of(name), with_kwargs=True)
+            stack.enter_context(hook)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -41,11 +41,14 @@ class LanguageText(Conditioner):
         layers: Blocks whose outputs are the states, side by side; the model's own last states if
             empty.
         masked: The network is told which tokens are padding.
+        mixes: States of several prompts can be averaged. They cannot where prompts of their own
+            lengths stand in one sequence with the image.
         streams: The language model; empty when it was released.
     """
 
     layers: tuple[int, ...] = ()
     masked: bool = True
+    mixes: bool = True
 
     def __init__(
         self, tokenizer: Any, encoder: Any, window: int, dtype: torch.dtype, device: torch.device
@@ -109,3 +112,16 @@ class LanguageText(Conditioner):
         """Token ids of what is read."""
         ids = self.stream.tokenizer([self.framed(p) for p in prompts]).input_ids
         return [tuple(row) for row in ids]
+
+    def mix(self, cond: Condition, weights: Tensor) -> Condition:
+        """As elsewhere.
+
+        Raises:
+            InputError: a model whose prompts cannot be averaged.
+        """
+        if not self.mixes:
+            raise InputError(
+                "Prompts of their own lengths stand in one sequence with the image here, which "
+                "cannot be mixed; use another method than weighted."
+            )
+        return super().mix(cond, weights)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, said
 from ..options import FLAG, NOTHING, WORDS, check_value, one_of, short, whole
 from ..prompts import check_labels
 from .backbone import Backbone, Temperature, naming
@@ -87,27 +87,12 @@ def _from_name(
     text_place: Any = None,
 ) -> Any:
     known = cards()
-    if name in known:
-        card = known[name]
-        path = Path(card.source)
-        if not path.is_dir():
-            from .hub import fetch_card
+    card = known[name] if name in known else _card_of(name)
+    path = Path(card.source)
+    if not path.is_dir():
+        from .hub import fetch_card
 
-            path = fetch_card(card, allow_pickle)
-    else:
-        path = _path_of(name)
-        card = Card(name=path.name, family="", source=str(path))
-        if not path.is_dir():
-            _refuse_files(path)
-            if name.count("/") != 1 or name.startswith((".", "/", "~")):
-                raise InputError(
-                    f"No model {short(name)}: neither a folder nor one of {', '.join(known)}. "
-                    "Hub ids have the form owner/name."
-                )
-            from .hub import fetch_card
-
-            card = replace(card, name=name, source=name)
-            path = fetch_card(card, allow_pickle)
+        path = fetch_card(card, allow_pickle)
     family = family_of_folder(path)
     check_folder(path, family, allow_pickle)
     if name not in known:
@@ -118,6 +103,24 @@ def _from_name(
         wanted = dtype_of(dtype, card, place)
         parts = read_parts(path, family, wanted, place, allow_pickle, text_place)
         return finished(family.name, parts, card)
+
+
+def _card_of(name: str) -> Card:
+    """What is known of a folder or a hub id before it is looked into.
+
+    Raises:
+        InputError: neither.
+    """
+    path = _path_of(name)
+    if path.is_dir():
+        return Card(name=path.name, family="", source=str(path))
+    _refuse_files(path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError(
+            f"No model {short(name)}: neither a folder nor one of {', '.join(cards())}. "
+            "Hub ids have the form owner/name."
+        )
+    return Card(name=name, family="", source=name)
 
 
 def _path_of(name: str) -> Path:
@@ -155,10 +158,9 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
         except InputError:
             raise
         except Exception as error:  # parts whose configurations contradict each other
-            said = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(
-                f"its parts make no {family} model: {said}. They do not belong together; fetch "
-                "the checkpoint again."
+                f"its parts make no {family} model: {said(error)}. They do not belong together; "
+                "fetch the checkpoint again."
             ) from error
     if card.template is not None:
         model.template = card.template

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import InputError
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents, check_channels
@@ -31,22 +30,11 @@ SYSTEM = (  # what the network was trained with, word for word
 class LuminaText(LanguageText):
     """Gemma's last states but one."""
 
-    layers = (-2,)
+    layers, mixes = (-2,), False
 
     def framed(self, prompt: str) -> str:
         """The system prompt, a mark and the prompt; nothing around the empty one."""
         return f"{SYSTEM} <Prompt Start> {prompt}" if prompt else ""
-
-    def mix(self, cond: Condition, weights: Tensor) -> Condition:
-        """Not possible.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(
-            "Prompts of their own lengths stand in one sequence with the image here, which cannot "
-            "be mixed; use another method than weighted."
-        )
 
 
 class LuminaTransformer(FlowNetwork):

@@ -24,7 +24,7 @@ from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents, check_channels
-from .conditioner import Condition, Text, TextStream
+from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import DiscreteNetwork
 from .family import Family, Parts
 from .texts import side_by_side
@@ -35,16 +35,10 @@ WINDOWS = {True: 300, False: 120}  # tokens of T5: of Sigma, and of alpha
 class PixArtText(Text):
     """T5's states and its mask."""
 
-    def embed_tokens(
-        self,
-        rows: list[list[int]],
-        vectors: Tensor | None = None,
-        places: list[int] | None = None,
-    ) -> Condition:
-        """Conditions of prompts given as token ids, see `TextStream.embed`."""
-        states, _, mask = self.stream.embed(rows, vectors, places)
-        device = self.device or states.device
-        return Condition({"text": states.to(device, self.dtype), "mask": mask.to(device)})
+    def join(self, found: list[Encoded]) -> dict[str, Tensor]:
+        """Both, of the one encoder."""
+        ((states, _, mask),) = found
+        return {"text": states, "mask": mask}
 
     def mix(self, cond: Condition, weights: Tensor) -> Condition:
         """All prompts side by side, see `texts.side_by_side`."""

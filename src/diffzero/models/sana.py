@@ -1,4 +1,4 @@
-"""Sana: a linear transformer on latents of 32 x 32 pixels a place, told by Gemma.
+"""Sana: a linear transformer on latents of 32 x 32 pixels a place, whose prompts Gemma reads.
 
 Gemma reads an instruction and the prompt; the network is given the last states of the first token
 and of what follows the instruction, with a mask. The empty prompt is read without one. Prompts are

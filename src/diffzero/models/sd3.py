@@ -20,10 +20,10 @@ from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents, check_channels
-from .conditioner import Condition, TextStream
+from .conditioner import Condition, Encoded, TextStream
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .texts import Encoded, Texts
+from .texts import Texts
 
 WINDOW = 256  # of T5, as the pipeline has it
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .conditioner import Condition, Conditioner, Text, TextStream, check_fits
+from .conditioner import Condition, Conditioner, Encoded, Text, TextStream
 
 MASKED = -10_000.0  # what diffusers adds to scores of padding
 LEAST = 1e-30  # a weight, of which the logarithm must be finite
-Encoded = tuple[Tensor, Tensor | None, Tensor]  # states, pooled vectors, mask
 
 
 class Texts(Text):
@@ -42,22 +41,7 @@ class Texts(Text):
 
     @abstractmethod
     def join(self, found: list[Encoded]) -> dict[str, Tensor]:
-        """The network's conditions of what each encoder said: its states `[n, window, d]` must be
-        `text`, those of the first encoder first."""
-
-    def embed(self, prompts: list[str]) -> Condition:
-        """Conditions of whole prompts.
-
-        Raises:
-            InputError: a prompt of more tokens than one of the encoders has room for.
-        """
-        found = []
-        for stream in self.streams:
-            rows = stream.pieces(prompts)
-            for prompt, ids in zip(prompts, rows, strict=True):
-                check_fits(prompt, ids, stream.room)
-            found.append(stream.embed(rows))
-        return self._condition(found)
+        """See `Text.join`."""
 
     def fits(self, ids: list[int]) -> bool:
         """See `Text.fits`; encoders of another vocabulary may need more tokens for the words."""
@@ -96,17 +80,6 @@ class Texts(Text):
         """The words of the first encoder's token ids."""
         text = self.stream.tokenizer.decode(ids)
         return text.replace("</w>", " ").strip()  # CLIP's ends of words, if nothing decodes them
-
-    def _condition(self, found: list[Encoded]) -> Condition:
-        tensors = self.join([tuple(self._here(t) for t in one) for one in found])  # type: ignore[misc]
-        return Condition(tensors)
-
-    def _here(self, tensor: Tensor | None) -> Tensor | None:
-        """States in the network's precision, masks in whole numbers, both where it is."""
-        if tensor is None:
-            return None
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device, dtype)
 
     def signature(self, prompts: list[str]) -> list[Any]:
         """Token ids of every encoder."""

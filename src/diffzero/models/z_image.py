@@ -22,7 +22,6 @@ from .conditioner import Condition
 from .denoiser import FlowNetwork
 from .family import Family, Parts
 from .language import LanguageText
-from .lumina2 import LuminaText
 
 WINDOW = 512  # tokens of Qwen, the chat's included
 SIDE = 128  # of x_0 where the card says no resolution: 1024 pixels
@@ -31,8 +30,7 @@ SIDE = 128  # of x_0 where the card says no resolution: 1024 pixels
 class ZImageText(LanguageText):
     """Qwen's last states but one."""
 
-    layers = (-2,)
-    mix = LuminaText.mix
+    layers, mixes = (-2,), False
 
     def framed(self, prompt: str) -> str:
         """A user's turn, and the beginning of the answer."""

@@ -94,7 +94,12 @@ def pair_of(
 
 
 def distance(said: Tensor, truth: Tensor, loss: Loss = "l2") -> Tensor:
-    """Summed over dimensions, float64 `[n]`: squared and summed in double precision, so that
-    neither batches nor half precision change the sum. Differentiable."""
-    difference = (said.double() - truth.double()).flatten(1)
-    return (difference.square() if loss == "l2" else difference.abs()).sum(1)
+    """`elementwise`, summed over dimensions, float64 `[n]`."""
+    return elementwise(said, truth, loss).flatten(1).sum(1)
+
+
+def elementwise(said: Tensor, truth: Tensor, loss: Loss = "l2") -> Tensor:
+    """Squared or absolute differences `[n, *shape]`, in double precision, so that neither batches
+    nor half precision change their sum. Differentiable."""
+    difference = said.double() - truth.double()
+    return difference.square() if loss == "l2" else difference.abs()
