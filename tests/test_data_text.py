@@ -1,7 +1,9 @@
 """Text files and lists of words: read right, or one sentence that says what was seen."""
 
 import json
+import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -50,6 +52,11 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
         ("\ufeffcat,dog", ["cat", "dog"]),
         ("cafe\u0301,dog", ["caf\u00e9", "dog"]),
         ('""', [""]),
+        ("\u2018red, round\u2019, cat", ["red, round", "cat"]),
+        ("\u200bcat\u200b, dog\u200f", ["cat", "dog"]),
+        ("cat,\u200b", ["cat", ""]),
+        ('["cat", "red, round"]', ["cat", "red, round"]),
+        ("['cat', 'dog']", ["cat", "dog"]),
     ],
 )
 def test_labels_of_a_command_line(text, labels):
@@ -65,6 +72,12 @@ def test_a_quote_that_is_not_closed(text):
 @pytest.mark.parametrize("text", ["cat,dog;fox", "cat,\tdog,a;b", "cat，dog；fox"])
 def test_two_kinds_of_separators(text):
     with pytest.raises(dz.InputError, match="commas and by semicolons or tabs"):
+        split_labels(text)
+
+
+@pytest.mark.parametrize("text", ["[cat, dog]", "[1, 2]", "['cat', ['dog']]", "[" * 3000 + "]"])
+def test_brackets_around_something_else(text):
+    with pytest.raises(dz.InputError, match="stand in brackets and are no list of quoted words"):
         split_labels(text)
 
 
@@ -105,6 +118,18 @@ def test_other_encodings_are_named_with_the_line(tmp_path, encoding):
         (b"\xff\xfea", "damaged UTF-16"),
         (b"cat\0dog\nfox", r"control character U\+0000"),
         (b"cat\x07", r"control character U\+0007"),
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b"\xef\xbb\xbf <!DOCTYPE html><p>404", "a web page"),
+        (b"{\\rtf1\\ansi cat\\par dog}", "a rich-text document"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
+        (b"\n \n", "holds no words"),
+        (b'{"0": "cat", "1": "dog"}', "JSON, and no list of words"),
+        (b"[1, 2]", "JSON, and no list of words"),
+        (b'"cat\nkitten"\ndog', r"opened and not closed in '\"cat' \(line 1\)"),
+        (b"# animals\ncat\ndog", r"'# animals' \(line 1\) is a comment"),
+        (b"names:\n  0: cat\n  1: dog", r"'names:' \(line 1\) is a heading"),
+        (b"classes = ['cat', 'dog']", "is part of a program"),
+        (b"cat|1\ndog|2", "looks like several values, '|'"),
     ],
 )
 def test_what_is_no_text(tmp_path, raw, said):
@@ -113,7 +138,32 @@ def test_what_is_no_text(tmp_path, raw, said):
         read_words(tmp_path / "words.txt")
 
 
+def test_a_pipe_that_nobody_fills_is_not_waited_for_and_one_of_the_shell_is_read(tmp_path):
+    os.mkfifo(tmp_path / "words.txt")
+    for path in (tmp_path / "words.txt", Path("/dev/zero")):
+        for read in (read_words, lambda p: read_names(str(p))):
+            with pytest.raises(dz.InputError, match="a pipe, socket or device"):
+                read(path)
+    out, into = os.pipe()
+    os.write(into, b"cat\ndog\n")
+    os.close(into)
+    assert read_words(Path(f"/dev/fd/{out}")) == ["cat", "dog"]
+    os.close(out)
+
+
+def test_a_file_that_never_ends_is_not_read_whole(tmp_path):
+    with (tmp_path / "words.txt").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(dz.InputError, match="more than 64 MiB"):
+        read_words(tmp_path / "words.txt")
+
+
 def test_what_is_not_there(tmp_path):
+    for read in (read_names, lambda name: read_templates([name], "{}")):
+        for name in ("x" * 300, "a\0b"):
+            with pytest.raises(dz.InputError, match="neither a readable file") as caught:
+                read(name)
+            assert len(str(caught.value)) < 500
     for path in (tmp_path / "no.txt", tmp_path):
         with pytest.raises(dz.InputError, match="cannot be read"):
             read_words(path)
@@ -140,6 +190,17 @@ def test_what_is_not_there(tmp_path):
         ("1,000 steps\n10,000 steps\n", ["1,000 steps", "10,000 steps"]),
         ("class\ndog\n", ["class", "dog"]),  # two words are too few to have a header
         ("\n\n  cat  \n\ndog", ["cat", "dog"]),
+        ("- cat\n- dog", ["cat", "dog"]),
+        ("1. cat\n2. dog", ["cat", "dog"]),
+        ("0: cat\n1: dog", ["cat", "dog"]),
+        ("1 dog\n2 dogs", ["1 dog", "2 dogs"]),  # how many, not which place
+        ("2. Liga\n3. Liga", ["2. Liga", "3. Liga"]),
+        ("'cat'\n\u201cdog\u201d\n12\"", ["cat", "dog", '12"']),
+        ("cat|dog", ["cat", "dog"]),
+        ("sep=,\ncat,\ndog,", ["cat", "dog"]),
+        ("cat\ndog\n\x1a", ["cat", "dog"]),
+        ("\u200bcat\n\u200fdog", ["cat", "dog"]),
+        ('[\n "cat",\n "dog, wet"\n]', ["cat", "dog, wet"]),
     ],
 )
 def test_words_one_a_line_or_all_on_one(tmp_path, text, words):

@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .options import short
+from .words import bare
 
 MOST_LABELS, MOST_CHARACTERS = 100_000, 1_000
 
@@ -46,7 +47,7 @@ def check_labels(labels: Any, *, least: int = 2) -> list[str]:
     if not names:
         raise InputError("The list of labels is empty. Give at least two words.")
     for position, name in enumerate(names):
-        if not name.strip():
+        if not bare(name):
             raise InputError(f"Label {position + 1} of {len(names)} is blank. Remove or fill it.")
     folded = [" ".join(n.lower().split()) for n in names]
     repeated = sorted({n for n in names if folded.count(" ".join(n.lower().split())) > 1})
@@ -155,8 +156,11 @@ def _name(label: Any, position: int) -> str:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a tokenizer can be given it: of bounded length, without halves of characters."""
-    return len(name) <= MOST_CHARACTERS and not any("\ud800" <= c <= "\udfff" for c in name)
+    """Whether a tokenizer can be given it: of bounded length, without halves of characters and
+    without control characters but those that part words."""
+    return len(name) <= MOST_CHARACTERS and not any(
+        unicodedata.category(c) in ("Cs", "Cc") and not c.isspace() for c in name
+    )
 
 
 def _is_missing(label: Any) -> bool:
@@ -178,7 +182,8 @@ def check_templates(template: str | Sequence[str] | None, default: str) -> list[
     Raises:
         InputError: no template, or one without exactly one `{}`.
     """
-    templates = [template or default] if isinstance(template, str | None) else list(template)
+    template = default if template is None else template
+    templates = [template] if isinstance(template, str) else list(template)
     if not templates:
         raise InputError("The list of templates is empty. Give at least one, such as 'a {}'.")
     for one in templates:
