@@ -258,10 +258,13 @@ def test_every_way_to_save_a_csv(tmp_path, encoding, separator):
         ("Image , Label\na.png, cat\nb.png,dog\n", ["cat", "dog"]),
         ("id;filename;class;note\n1;a.png;cat;x,y\n2;b.png;dog;\n", ["cat", "dog"]),
         ("image,label\n\na.png,cat\n\nb.png,dog\n\n", ["cat", "dog"]),
-        ("image,label\na.png,0.0\nb.png,1.0\nb.png,10.0\n", ["0", "1", "10"]),
-        ("image,label\na.png,0.5\nb.png,1.0\n", ["0.5", "1.0"]),
+        ('image,label\na.png,0.0\nb.png,1.0\n"c, d.png",10.0\n', ["0", "1", "10"]),
+        ("image,label\na.png,0.5\nb.png,v1.0\n", ["0.5", "v1.0"]),
         ("image,label\na.png,007\nb.png,08\n", ["007", "08"]),
-        ("image,label\na.png,cafe\u0301\nb.png,caf\u00e9\na.png,tea\n", ["café", "café", "tea"]),
+        (
+            'image,label\na.png,cafe\u0301\nb.png,caf\u00e9\n"c, d.png",tea\n',
+            ["café", "café", "tea"],
+        ),
     ],
 )
 def test_cells_of_a_csv(tmp_path, text, labels):
@@ -282,6 +285,32 @@ def test_a_row_with_too_many_or_too_few_cells(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("rows", "problems"),
+    [
+        ("a.png,0.5\nb.png,1.0\na.png,0.5\nb.png,1\n", {0: "0.5 is no whole number", 2: "0.5"}),
+        ("a.png,-1\nb.png,1\nc.png,0\n", {0: "a negative number is no class"}),
+        ("a.png,None\nb.png,1\nc.png,0\n", {0: "has no label"}),
+        ("a.png,NA\nb.png,cat\nc.png,#N/A\nd.png,dog\n", {0: "has no label", 2: "has no label"}),
+        ("a.png,cat\nb.png,dog\na.png,dog\nb.png,dog\n", {0: "(cat, dog)", 2: "(cat, dog)"}),
+        ("a.png," + "x" * 200_000 + "\nb.png,dog\na.png,cat\n", {0: "", 2: ""}),
+    ],
+)
+def test_one_bad_cell_of_a_csv_costs_its_row(tmp_path, rows, problems):
+    (tmp_path / "x.csv").write_text("image,label\n" + rows + "z.png,9\ny.png,8\n")
+    found = open_data(str(tmp_path / "x.csv")).examples
+    assert [i for i, e in enumerate(found) if e.problem] == list(problems)
+    assert all(said in found[i].problem for i, said in problems.items())
+
+
+def test_paths_as_windows_writes_them(tmp_path):
+    (tmp_path / "more").mkdir()
+    pictures(tmp_path / "more")
+    (tmp_path / "x.csv").write_text("image,label\nmore\\a.png,cat\n.\\more\\b.png,dog\n")
+    found = open_data(str(tmp_path / "x.csv"))
+    assert all(found.read(e) for e in found.examples)
+
+
+@pytest.mark.parametrize(
     ("raw", "said"),
     [
         (b"", "is empty"),
@@ -292,6 +321,8 @@ def test_a_row_with_too_many_or_too_few_cells(tmp_path):
         (b'image,label\na.png,"cat\nb.png,dog\n', "cannot be read as CSV .line 3: unexpected end"),
         (b'image,label\na.png,"cat" big\nb.png,dog\n', "cannot be read as CSV .line 2"),
         (b"image,kind\na.png,cat\n", "needs a column label or fine_label; has image, kind"),
+        (b"image,label,label\na.png,cat,x\nb.png,dog,y\n", "2 columns are called label"),
+        (b"image,label\na.png,\nb.png,cat\n", "1 class, .* left out: a.png: the row has no label"),
     ],
 )
 def test_a_csv_that_cannot_be_used(tmp_path, raw, said):
@@ -300,11 +331,18 @@ def test_a_csv_that_cannot_be_used(tmp_path, raw, said):
         open_data(str(tmp_path / "x.csv"))
 
 
+def test_one_column_is_not_both(tmp_path):
+    (tmp_path / "x.csv").write_text("image,label\na.png,cat\nb.png,dog\n")
+    with pytest.raises(dz.InputError, match="cannot hold both images and labels"):
+        open_data(str(tmp_path / "x.csv"), None, "image", "image")
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_names_of_files_are_found_in_either_form(tmp_path, form):
     other = "NFD" if form == "NFC" else "NFC"
     Image.new("RGB", (8, 8)).save(tmp_path / unicodedata.normalize(form, "é.png"))
+    pictures(tmp_path)
     name = unicodedata.normalize(other, "é.png")
-    (tmp_path / "x.csv").write_text(f"image,label\n{name},cat\n{name},dog\n", encoding="utf-8")
+    (tmp_path / "x.csv").write_text(f"image,label\n{name},cat\na.png,dog\n", encoding="utf-8")
     found = open_data(str(tmp_path / "x.csv"))
     assert all(found.read(e) for e in found.examples)

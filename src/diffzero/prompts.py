@@ -135,7 +135,7 @@ def _name(label: Any, position: int) -> str:
     """
     if isinstance(label, str):
         name = str(label)
-        if not _is_text(name):
+        if not is_text(name):
             raise InputError(
                 f"Label {position + 1} is no word: it has {len(name):,} characters, or some that "
                 f"are no text; got {short(name)}."
@@ -155,7 +155,7 @@ def _name(label: Any, position: int) -> str:
     )
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Whether a tokenizer can be given it: of bounded length, without halves of characters and
     without control characters but those that part words."""
     return len(name) <= MOST_CHARACTERS and not any(
@@ -187,7 +187,7 @@ def check_templates(template: str | Sequence[str] | None, default: str) -> list[
     if not templates:
         raise InputError("The list of templates is empty. Give at least one, such as 'a {}'.")
     for one in templates:
-        if not isinstance(one, str) or not _is_text(one):
+        if not isinstance(one, str) or not is_text(one):
             raise InputError(
                 f"A template is a text of at most {MOST_CHARACTERS:,} characters; got "
                 f"{short(one)}."
