@@ -152,8 +152,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: not a run, or a damaged one.
     """
     path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: not a run (no config.json). Make one with diffzero evaluate.")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # too long for a name, or a text that is none
+        there = False
+    if not there:
+        raise InputError(
+            f"{str(folder)[:200]}: not a run (no config.json). Make one with diffzero evaluate."
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
