@@ -346,3 +346,20 @@ def test_names_of_files_are_found_in_either_form(tmp_path, form):
     (tmp_path / "x.csv").write_text(f"image,label\n{name},cat\na.png,dog\n", encoding="utf-8")
     found = open_data(str(tmp_path / "x.csv"))
     assert all(found.read(e) for e in found.examples)
+
+
+def test_odd_words_on_the_command_line_are_one_sentence(tmp_path):
+    from diffzero.app.build import expand
+    from diffzero.app.serve import make_server
+    from diffzero.data.scenes import example
+    from diffzero.evaluate.store import read_config, write_json
+
+    assert expand(["x" * 5000]) == ["x" * 5000]  # its reading says what is wrong
+    with pytest.raises(dz.InputError, match="not a run"):
+        read_config(Path("x" * 5000))
+    with pytest.raises(dz.InputError, match="seed must be 0 or more"):
+        example("train", 0, -1)
+    with pytest.raises(dz.InputError, match="it is no address"):
+        make_server(["tiny-clip"], None, "\ud800", 0)
+    write_json(tmp_path / "a.json", {"name": "\ud800"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "\ud800"}

@@ -141,7 +141,9 @@ def as_sentence(folder: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all."""
     draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # Halves of characters, as in names that are no text, become escapes, which JSON has too.
+    draft.write_bytes(text.encode("utf-8", "backslashreplace"))
     draft.replace(path)
 
 

@@ -194,7 +194,7 @@ def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
     ):
         if not fits:
             raise InputError(
-                f"{model.name} is loaded with {word} {has}; it cannot become {given!s:.60}. "
+                f"{model.name} is loaded with {word} {has}; it cannot become {short(given)}. "
                 f"Load it anew with {word}={short(given)}."
             )
     return model
