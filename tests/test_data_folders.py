@@ -172,6 +172,35 @@ def test_a_linked_image_that_is_gone_is_a_bad_row(tmp_path):
         found.read(gone)
 
 
+def test_a_linked_class_that_is_gone_is_reported(tmp_path):
+    source = tree(tmp_path / "set", ".")
+    (tmp_path / "set" / "fox").symlink_to(tmp_path / "nowhere")
+    found = open_data(source)
+    assert [e.problem for e in found.examples if e.problem] == ["fox: a link to nothing."]
+
+
+def test_folds_are_no_classes(tmp_path):
+    source = tree(tmp_path / "set", "fold1", "fold2")
+    with pytest.raises(dz.InputError, match="fold1, fold2 differ in their numbers alone"):
+        open_data(source)
+    assert open_data(source, "fold2").classes == ["cat", "dog"]
+    for name in ("class1", "class2"):
+        picture(tmp_path / "other" / name / "a.png")
+    assert open_data(str(tmp_path / "other")).classes == ["class1", "class2"]
+
+
+def test_a_part_within_a_folder_of_its_name(tmp_path):
+    source = tree(tmp_path / "set", "seg_train/seg_train", "seg_test/seg_test")
+    found = open_data(source)
+    assert (found.split, found.classes) == ("seg_test", ["cat", "dog"])
+
+
+def test_a_blank_split_is_no_part(tmp_path):
+    for source in (tree(tmp_path / "set", "train", "test"), "digits"):
+        with pytest.raises(dz.InputError, match="--split is blank"):
+            open_data(source, "")
+
+
 def test_a_pipe_named_like_an_image_does_not_hang(tmp_path):
     source = tree(tmp_path / "set", ".")
     os.mkfifo(tmp_path / "set" / "cat" / "b.png")

@@ -121,6 +121,35 @@ def test_a_bad_label_is_a_bad_row(tmp_path, cells, labels, problems):
 
 
 @pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([0, -1, 1], "label is -1, and a negative number"),
+        (["cat", "x" * 2000, "dog"], "is no word"),
+        (["cat", "a\0b", "dog"], "is no word"),
+        (["cat", "N/A", "dog"], "has no label"),
+        (["cat", "\u200b", "dog"], "has no label"),
+    ],
+)
+def test_a_bad_label_is_a_bad_row_where_nothing_is_declared(tmp_path, cells, said):
+    found = open_data(write(tmp_path / "x.parquet", cells))
+    assert found.classes == [str(cells[0]), str(cells[2])]
+    assert [said in (e.problem or "") for e in found.examples] == [False, True, False]
+
+
+def test_a_declared_class_may_be_called_as_missing_ones_are(tmp_path):
+    assert class_of("NA", ["NA", "EU"]) == "NA" and class_of("NA") is None
+
+
+@pytest.mark.parametrize(
+    "cells", [["a|b", "b", "c"], ["a;b", "b;c", "d"], ["a | b", "c", "a|b|c"]]
+)
+def test_several_labels_joined_in_a_cell_are_refused(tmp_path, cells):
+    with pytest.raises(dz.InputError, match="several labels in a row"):
+        open_data(write(tmp_path / "x.parquet", cells))
+    assert open_data(write(tmp_path / "y.parquet", ["a;b", "c|d"])).classes == ["a;b", "c|d"]
+
+
+@pytest.mark.parametrize(
     "cells",
     [
         [[0], [1], [0, 2]],

@@ -1,7 +1,9 @@
 """Text files and lists of words: read right, or one sentence that says what was seen."""
 
 import json
+import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -50,6 +52,11 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
         ("\ufeffcat,dog", ["cat", "dog"]),
         ("cafe\u0301,dog", ["caf\u00e9", "dog"]),
         ('""', [""]),
+        ("\u2018red, round\u2019, cat", ["red, round", "cat"]),
+        ("\u200bcat\u200b, dog\u200f", ["cat", "dog"]),
+        ("cat,\u200b", ["cat", ""]),
+        ('["cat", "red, round"]', ["cat", "red, round"]),
+        ("['cat', 'dog']", ["cat", "dog"]),
     ],
 )
 def test_labels_of_a_command_line(text, labels):
@@ -65,6 +72,12 @@ def test_a_quote_that_is_not_closed(text):
 @pytest.mark.parametrize("text", ["cat,dog;fox", "cat,\tdog,a;b", "cat，dog；fox"])
 def test_two_kinds_of_separators(text):
     with pytest.raises(dz.InputError, match="commas and by semicolons or tabs"):
+        split_labels(text)
+
+
+@pytest.mark.parametrize("text", ["[cat, dog]", "[1, 2]", "['cat', ['dog']]", "[" * 3000 + "]"])
+def test_brackets_around_something_else(text):
+    with pytest.raises(dz.InputError, match="stand in brackets and are no list of quoted words"):
         split_labels(text)
 
 
@@ -105,6 +118,18 @@ def test_other_encodings_are_named_with_the_line(tmp_path, encoding):
         (b"\xff\xfea", "damaged UTF-16"),
         (b"cat\0dog\nfox", r"control character U\+0000"),
         (b"cat\x07", r"control character U\+0007"),
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b"\xef\xbb\xbf <!DOCTYPE html><p>404", "a web page"),
+        (b"{\\rtf1\\ansi cat\\par dog}", "a rich-text document"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
+        (b"\n \n", "holds no words"),
+        (b'{"0": "cat", "1": "dog"}', "JSON, and no list of words"),
+        (b"[1, 2]", "JSON, and no list of words"),
+        (b'"cat\nkitten"\ndog', r"opened and not closed in '\"cat' \(line 1\)"),
+        (b"# animals\ncat\ndog", r"'# animals' \(line 1\) is a comment"),
+        (b"names:\n  0: cat\n  1: dog", r"'names:' \(line 1\) is a heading"),
+        (b"classes = ['cat', 'dog']", "is part of a program"),
+        (b"cat|1\ndog|2", "looks like several values, '|'"),
     ],
 )
 def test_what_is_no_text(tmp_path, raw, said):
@@ -113,7 +138,32 @@ def test_what_is_no_text(tmp_path, raw, said):
         read_words(tmp_path / "words.txt")
 
 
+def test_a_pipe_that_nobody_fills_is_not_waited_for_and_one_of_the_shell_is_read(tmp_path):
+    os.mkfifo(tmp_path / "words.txt")
+    for path in (tmp_path / "words.txt", Path("/dev/zero")):
+        for read in (read_words, lambda p: read_names(str(p))):
+            with pytest.raises(dz.InputError, match="a pipe, socket or device"):
+                read(path)
+    out, into = os.pipe()
+    os.write(into, b"cat\ndog\n")
+    os.close(into)
+    assert read_words(Path(f"/dev/fd/{out}")) == ["cat", "dog"]
+    os.close(out)
+
+
+def test_a_file_that_never_ends_is_not_read_whole(tmp_path):
+    with (tmp_path / "words.txt").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(dz.InputError, match="more than 64 MiB"):
+        read_words(tmp_path / "words.txt")
+
+
 def test_what_is_not_there(tmp_path):
+    for read in (read_names, lambda name: read_templates([name], "{}")):
+        for name in ("x" * 300, "a\0b"):
+            with pytest.raises(dz.InputError, match="neither a readable file") as caught:
+                read(name)
+            assert len(str(caught.value)) < 500
     for path in (tmp_path / "no.txt", tmp_path):
         with pytest.raises(dz.InputError, match="cannot be read"):
             read_words(path)
@@ -140,6 +190,17 @@ def test_what_is_not_there(tmp_path):
         ("1,000 steps\n10,000 steps\n", ["1,000 steps", "10,000 steps"]),
         ("class\ndog\n", ["class", "dog"]),  # two words are too few to have a header
         ("\n\n  cat  \n\ndog", ["cat", "dog"]),
+        ("- cat\n- dog", ["cat", "dog"]),
+        ("1. cat\n2. dog", ["cat", "dog"]),
+        ("0: cat\n1: dog", ["cat", "dog"]),
+        ("1 dog\n2 dogs", ["1 dog", "2 dogs"]),  # how many, not which place
+        ("2. Liga\n3. Liga", ["2. Liga", "3. Liga"]),
+        ("'cat'\n\u201cdog\u201d\n12\"", ["cat", "dog", '12"']),
+        ("cat|dog", ["cat", "dog"]),
+        ("sep=,\ncat,\ndog,", ["cat", "dog"]),
+        ("cat\ndog\n\x1a", ["cat", "dog"]),
+        ("\u200bcat\n\u200fdog", ["cat", "dog"]),
+        ('[\n "cat",\n "dog, wet"\n]', ["cat", "dog, wet"]),
     ],
 )
 def test_words_one_a_line_or_all_on_one(tmp_path, text, words):
@@ -197,10 +258,13 @@ def test_every_way_to_save_a_csv(tmp_path, encoding, separator):
         ("Image , Label\na.png, cat\nb.png,dog\n", ["cat", "dog"]),
         ("id;filename;class;note\n1;a.png;cat;x,y\n2;b.png;dog;\n", ["cat", "dog"]),
         ("image,label\n\na.png,cat\n\nb.png,dog\n\n", ["cat", "dog"]),
-        ("image,label\na.png,0.0\nb.png,1.0\nb.png,10.0\n", ["0", "1", "10"]),
-        ("image,label\na.png,0.5\nb.png,1.0\n", ["0.5", "1.0"]),
+        ('image,label\na.png,0.0\nb.png,1.0\n"c, d.png",10.0\n', ["0", "1", "10"]),
+        ("image,label\na.png,0.5\nb.png,v1.0\n", ["0.5", "v1.0"]),
         ("image,label\na.png,007\nb.png,08\n", ["007", "08"]),
-        ("image,label\na.png,cafe\u0301\nb.png,caf\u00e9\na.png,tea\n", ["café", "café", "tea"]),
+        (
+            'image,label\na.png,cafe\u0301\nb.png,caf\u00e9\n"c, d.png",tea\n',
+            ["café", "café", "tea"],
+        ),
     ],
 )
 def test_cells_of_a_csv(tmp_path, text, labels):
@@ -221,6 +285,32 @@ def test_a_row_with_too_many_or_too_few_cells(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("rows", "problems"),
+    [
+        ("a.png,0.5\nb.png,1.0\na.png,0.5\nb.png,1\n", {0: "0.5 is no whole number", 2: "0.5"}),
+        ("a.png,-1\nb.png,1\nc.png,0\n", {0: "a negative number is no class"}),
+        ("a.png,None\nb.png,1\nc.png,0\n", {0: "has no label"}),
+        ("a.png,NA\nb.png,cat\nc.png,#N/A\nd.png,dog\n", {0: "has no label", 2: "has no label"}),
+        ("a.png,cat\nb.png,dog\na.png,dog\nb.png,dog\n", {0: "(cat, dog)", 2: "(cat, dog)"}),
+        ("a.png," + "x" * 200_000 + "\nb.png,dog\na.png,cat\n", {0: "", 2: ""}),
+    ],
+)
+def test_one_bad_cell_of_a_csv_costs_its_row(tmp_path, rows, problems):
+    (tmp_path / "x.csv").write_text("image,label\n" + rows + "z.png,9\ny.png,8\n")
+    found = open_data(str(tmp_path / "x.csv")).examples
+    assert [i for i, e in enumerate(found) if e.problem] == list(problems)
+    assert all(said in found[i].problem for i, said in problems.items())
+
+
+def test_paths_as_windows_writes_them(tmp_path):
+    (tmp_path / "more").mkdir()
+    pictures(tmp_path / "more")
+    (tmp_path / "x.csv").write_text("image,label\nmore\\a.png,cat\n.\\more\\b.png,dog\n")
+    found = open_data(str(tmp_path / "x.csv"))
+    assert all(found.read(e) for e in found.examples)
+
+
+@pytest.mark.parametrize(
     ("raw", "said"),
     [
         (b"", "is empty"),
@@ -231,6 +321,8 @@ def test_a_row_with_too_many_or_too_few_cells(tmp_path):
         (b'image,label\na.png,"cat\nb.png,dog\n', "cannot be read as CSV .line 3: unexpected end"),
         (b'image,label\na.png,"cat" big\nb.png,dog\n', "cannot be read as CSV .line 2"),
         (b"image,kind\na.png,cat\n", "needs a column label or fine_label; has image, kind"),
+        (b"image,label,label\na.png,cat,x\nb.png,dog,y\n", "2 columns are called label"),
+        (b"image,label\na.png,\nb.png,cat\n", "1 class, .* left out: a.png: the row has no label"),
     ],
 )
 def test_a_csv_that_cannot_be_used(tmp_path, raw, said):
@@ -239,11 +331,35 @@ def test_a_csv_that_cannot_be_used(tmp_path, raw, said):
         open_data(str(tmp_path / "x.csv"))
 
 
+def test_one_column_is_not_both(tmp_path):
+    (tmp_path / "x.csv").write_text("image,label\na.png,cat\nb.png,dog\n")
+    with pytest.raises(dz.InputError, match="cannot hold both images and labels"):
+        open_data(str(tmp_path / "x.csv"), None, "image", "image")
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_names_of_files_are_found_in_either_form(tmp_path, form):
     other = "NFD" if form == "NFC" else "NFC"
     Image.new("RGB", (8, 8)).save(tmp_path / unicodedata.normalize(form, "é.png"))
+    pictures(tmp_path)
     name = unicodedata.normalize(other, "é.png")
-    (tmp_path / "x.csv").write_text(f"image,label\n{name},cat\n{name},dog\n", encoding="utf-8")
+    (tmp_path / "x.csv").write_text(f"image,label\n{name},cat\na.png,dog\n", encoding="utf-8")
     found = open_data(str(tmp_path / "x.csv"))
     assert all(found.read(e) for e in found.examples)
+
+
+def test_odd_words_on_the_command_line_are_one_sentence(tmp_path):
+    from diffzero.app.build import expand
+    from diffzero.app.serve import make_server
+    from diffzero.data.scenes import example
+    from diffzero.evaluate.store import read_config, write_json
+
+    assert expand(["x" * 5000]) == ["x" * 5000]  # its reading says what is wrong
+    with pytest.raises(dz.InputError, match="not a run"):
+        read_config(Path("x" * 5000))
+    with pytest.raises(dz.InputError, match="seed must be 0 or more"):
+        example("train", 0, -1)
+    with pytest.raises(dz.InputError, match="it is no address"):
+        make_server(["tiny-clip"], None, "\ud800", 0)
+    write_json(tmp_path / "a.json", {"name": "\ud800"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "\ud800"}

@@ -128,7 +128,7 @@ def make_bad(kind, folder, pixels):
     [
         ("truncated", "damaged or truncated"),
         ("text", "not an image that can be read"),
-        ("empty", "not an image that can be read"),
+        ("empty", "not an image that can be read: it is empty"),
         ("missing", "no such file"),
         ("folder", "this is a folder"),
     ],
@@ -153,6 +153,8 @@ def test_decompression_bomb(tmp_path, pixels, monkeypatch):
         (np.full((4, 4, 3), np.nan), "NaN or infinity"),
         (np.zeros((4, 4, 3)), "does not say what black and white are"),
         (np.zeros((4, 4, 3), dtype=np.int32), "Integer images are uint8"),
+        (np.full((4, 4, 3), 999, np.uint16), r"array / 257.*if 65535 is white"),
+        (np.ones((4, 4), dtype=bool), r"array.astype\(np.uint8\) \* 255"),
         (np.zeros((0, 4, 3), dtype=np.uint8), "is empty"),
         (np.zeros((4, 4, 5), dtype=np.uint8), r"shape \[height, width\]"),
         (torch.zeros(5, 4, 3), r"shape \[channels, height, width\]"),
@@ -161,6 +163,15 @@ def test_decompression_bomb(tmp_path, pixels, monkeypatch):
         (42, "path, a PIL image, an array or a tensor; got int"),
         (Image.new("RGB", (0, 4)), "size 0x4"),
         (Image.new("F", (4, 4)), "carry no range"),
+        (Image.new("L", (4, 4), 200).convert("I"), "whole numbers of 32 bits up to 200"),
+        (Image.fromarray(np.full((4, 4), -5, np.int32)), "whole numbers from -5 to -5"),
+        (Image.fromarray(np.full((4, 4), 70_000, np.int32)), "what black and white are"),
+        (__file__.encode(), "is a file. Give its path as text"),
+        (base64.b64encode(b"x" * 300), "look like one in base64"),
+        (b"data:image/png;base64,AAAA", "these are a data: URL"),
+        (b"", "it is empty"),
+        (np.frombuffer(b"\x89PNG\r\n\x1a\n" + bytes(9), np.uint8), r"give array.tobytes\(\)"),
+        (torch.zeros(784, dtype=torch.uint8), "its height and width with reshape"),
     ],
 )
 def test_bad_sources(source, message):
@@ -421,6 +432,10 @@ def test_collections_are_many_whatever_they_are_made_of(count, pixels, tmp_path)
         ([np.zeros(784, dtype=np.uint8)], "Image 0: .* reshape"),
         (np.zeros((2, 3, 8, 9), dtype=object), "Image 0: An image array holds numbers"),
         (np.ma.masked_equal(np.zeros((4, 4), np.uint8), 0), "masked in places"),
+        (
+            torch.nested.nested_tensor([torch.zeros(3, 4, 4)]),
+            "without one shape is no image and no batch",
+        ),
     ],
 )
 def test_what_is_refused_says_where_and_why(many, message):

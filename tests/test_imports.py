@@ -25,6 +25,7 @@ PACKAGES = {
         "options",
         "reach",
         "temperature",
+        "words",
     ],
     "models": ["models"],
     "scoring": ["scoring"],

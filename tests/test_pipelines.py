@@ -55,6 +55,13 @@ def test_calling_form_of_transformers(clip, photos):
 def test_labels_with_commas_stand_in_quotes(clip, photos):
     ranking = dz.pipeline(clip)(photos[0], '"cat, sketched", dog')
     assert {r["label"] for r in ranking} == {"cat, sketched", "dog"}
+    for text in ("cat\uff0cdog", "cat; dog", "cat\ndog", '["cat", "dog"]'):
+        assert {r["label"] for r in dz.pipeline(clip)(photos[0], text)} == {"cat", "dog"}
+
+
+def test_a_model_in_memory_answers_to_every_name_of_its_device(clip):
+    for device in ("cpu", "cpu:0", -1, torch.device("cpu"), "auto", None):
+        assert dz.pipeline(clip, device=device).model is clip
 
 
 def test_method_fits_the_model(sd, clip):
@@ -83,6 +90,20 @@ def test_method_fits_the_model(sd, clip):
         (lambda clip: dz.pipeline(clip)("a.png", "a,b", top_k="2"), "top_k is a number of labels"),
         (lambda clip: dz.pipeline(clip)("a.png", "a,b", top_k=True), "top_k is a number"),
         (lambda clip: dz.pipeline(clip)("a.png", "a,b"), "Image 0: a.png: no such file"),
+        (lambda clip: dz.pipeline("image-classification"), "The only task is"),
+        (lambda clip: dz.pipeline(clip, device="c"), "is loaded with device cpu"),
+        (lambda clip: dz.pipeline(clip, device=""), "is loaded with device cpu"),
+        (lambda clip: dz.pipeline("tiny-clip", device="meta"), "'meta' is not available"),
+        (lambda clip: dz.pipeline(clip, top_k="x"), "top_k is a number"),
+        (lambda clip: dz.pipeline(clip, batch_size=0), "batch_size must be a whole number"),
+        (lambda clip: dz.pipeline(clip, candidate_labels=["a"]), "Only one label"),
+        (lambda clip: dz.pipeline(clip)("a", '"b,c'), "A quote is opened and not closed"),
+        (lambda clip: dz.pipeline(clip)("a", "b,c", ""), "A template holds one {}"),
+        (lambda clip: dz.pipeline(clip, hypothesis_template="a {}", template="{}"), "are one arg"),
+        (
+            lambda clip: dz.pipeline("tiny-sd", method="cross-attention")("a", "b,c", "a {}"),
+            "writes its prompts itself",
+        ),
     ],
 )
 def test_errors(call, message, clip):

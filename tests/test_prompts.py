@@ -12,6 +12,8 @@ from diffzero.prompts import check_labels, check_readable, check_templates, fill
         (["cat", "  "], "Label 2 of 2 is blank"),
         (["cat", "dog", "Cat "], "repeat: 'Cat ', 'cat'"),
         (["cat"], "Only one label"),
+        (["cat", "\u200b\u200e"], "Label 2 of 2 is blank"),
+        (["cat", "\x1b[31mdog"], "Label 2 is no word"),
     ],
 )
 def test_bad_labels(labels, message):
@@ -23,10 +25,9 @@ def test_templates():
     assert check_templates(None, "a {}") == ["a {}"]
     assert fill(["a {}", "the {}"], ["cat", "dog"]) == ["a cat", "the cat", "a dog", "the dog"]
     assert fill(["a {}"], ["{weird}"]) == ["a {weird}"]
-    for bad in ("a photo", "{} and {}", ""):
-        if bad:
-            with pytest.raises(dz.InputError, match="holds one {}"):
-                check_templates(bad, "a {}")
+    for bad in ("a photo", "{} and {}", "", "a \0 {} {}"):
+        with pytest.raises(dz.InputError, match="holds one {}|at most 1,000 characters"):
+            check_templates(bad, "a {}")
     with pytest.raises(dz.InputError, match="empty"):
         check_templates([], "a {}")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +11,14 @@ from .images import is_one
 from .methods import make, method_class
 from .options import short
 from .prompts import check_labels
+from .words import split_labels
 
 TASK = "zero-shot-image-classification"
+OTHER_TASKS = {
+    *("image-classification", "zero-shot-classification", "zero-shot-object-detection"),
+    *("object-detection", "image-to-text", "image-feature-extraction", "text-to-image"),
+    *("image-to-image", "image-text-to-text", "text-classification", "feature-extraction"),
+}
 CALL = ("images", "image", "candidate_labels", "hypothesis_template", "top_k", "batch_size")
 
 
@@ -54,8 +58,8 @@ class ZeroShotPipeline:
         Args:
             images: One image gives one ranking; a collection, be it of one image, gives a list of
                 them. What is an image: `diffzero.load_image` says.
-            candidate_labels: The words to choose from, in a list or with commas between them;
-                a label that holds a comma stands in quotes then.
+            candidate_labels: The words to choose from, in a list, or in a text as the command
+                line takes them: with commas between, a label that holds one in quotes.
             hypothesis_template: One prompt with `{}` for the label, or several.
             image: Another name of `images`.
             top_k: Labels of a ranking, the best ones; all of them if None.
@@ -81,6 +85,7 @@ class ZeroShotPipeline:
         call = self.defaults | {k: v for k, v in given.items() if v is not None}
         options = dict(self.options)
         if call.get("hypothesis_template") is not None:
+            _refuse_template(self.method, _own(self.method))
             options["template"] = call["hypothesis_template"]
         if call.get("batch_size") is not None:
             options["batch_size"] = call["batch_size"]
@@ -130,11 +135,44 @@ def pipeline(
     loaded = _loaded(source, _device(device), _dtype(dtype, torch_dtype))
     chosen = method or ("clip" if isinstance(loaded, ClipBackbone) else "elbo")
     defaults = {name: options.pop(name) for name in CALL[2:] if name in options}
-    own = [p for p in inspect.signature(method_class(chosen)).parameters if p != "backbone"]
+    own = _own(chosen)
     known = ("model", "method", "device", "dtype", "torch_dtype", *CALL[2:-1], *own)
     _refuse_unknown(f"Method {chosen}", options, known)
-    make(chosen, loaded, dict(options))  # arguments of the wrong kind fail here, not at the call
+    _check_defaults(chosen, defaults, options, own)
+    # Arguments of the wrong kind fail here, not at the call.
+    own_batch = {"batch_size": defaults["batch_size"]} if "batch_size" in defaults else {}
+    make(chosen, loaded, options | own_batch)
     return ZeroShotPipeline(loaded, chosen, options, defaults)
+
+
+def _check_defaults(
+    method: str, defaults: dict[str, Any], options: dict[str, Any], own: Sequence[str]
+) -> None:
+    """Refuse arguments of later calls that no call could take.
+
+    Raises:
+        InputError: such a one, or two words for the template.
+    """
+    if defaults.get("hypothesis_template") is not None:
+        _refuse_template(method, own)
+        if options.get("template") is not None:
+            raise InputError("hypothesis_template and template are one argument; give one.")
+    if defaults.get("candidate_labels") is not None:
+        labels = check_labels(_words(defaults["candidate_labels"]))
+        defaults["candidate_labels"] = labels  # a generator would be used up by one call
+    _count(defaults.get("top_k"), 1)
+
+
+def _refuse_template(method: str, own: Sequence[str]) -> None:
+    if "template" not in own:
+        raise InputError(
+            f"Method {method} writes its prompts itself; leave out hypothesis_template."
+        )
+
+
+def _own(method: str) -> list[str]:
+    """A method's arguments but for its model."""
+    return [p for p in inspect.signature(method_class(method)).parameters if p != "backbone"]
 
 
 def ranked(names: Sequence[str], probabilities: Any) -> list[dict[str, Any]]:
@@ -151,7 +189,8 @@ def _refuse_unknown(what: str, given: dict[str, Any], known: Sequence[str]) -> N
 
 def _model(task: Any, model: Any) -> Any:
     """The model among the two arguments that transformers' pipeline begins with."""
-    if task is not None and model is None and not _is_task(task):
+    other = isinstance(task, str) and task in OTHER_TASKS
+    if task is not None and model is None and not _is_task(task) and not other:
         return task
     if task is not None and not _is_task(task):
         raise InputError(
@@ -227,11 +266,7 @@ def _words(labels: Any) -> Any:
         raise InputError("candidate_labels are missing: give a list such as ['cat', 'dog'].")
     if not isinstance(labels, str):
         return labels
-    try:
-        lines = list(csv.reader(io.StringIO(labels), skipinitialspace=True))
-    except csv.Error as error:
-        raise InputError(f"candidate_labels cannot be split at commas ({error}).") from None
-    return [word.strip() for line in lines for word in line if word.strip()]
+    return [word for word in split_labels(labels) if word]
 
 
 def _count(top_k: Any, labels: int) -> int:

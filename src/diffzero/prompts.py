@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .options import short
+from .words import bare
 
 MOST_LABELS, MOST_CHARACTERS = 100_000, 1_000
 
@@ -46,7 +47,7 @@ def check_labels(labels: Any, *, least: int = 2) -> list[str]:
     if not names:
         raise InputError("The list of labels is empty. Give at least two words.")
     for position, name in enumerate(names):
-        if not name.strip():
+        if not bare(name):
             raise InputError(f"Label {position + 1} of {len(names)} is blank. Remove or fill it.")
     folded = [" ".join(n.lower().split()) for n in names]
     repeated = sorted({n for n in names if folded.count(" ".join(n.lower().split())) > 1})
@@ -134,7 +135,7 @@ def _name(label: Any, position: int) -> str:
     """
     if isinstance(label, str):
         name = str(label)
-        if not _is_text(name):
+        if not is_text(name):
             raise InputError(
                 f"Label {position + 1} is no word: it has {len(name):,} characters, or some that "
                 f"are no text; got {short(name)}."
@@ -154,9 +155,12 @@ def _name(label: Any, position: int) -> str:
     )
 
 
-def _is_text(name: str) -> bool:
-    """Whether a tokenizer can be given it: of bounded length, without halves of characters."""
-    return len(name) <= MOST_CHARACTERS and not any("\ud800" <= c <= "\udfff" for c in name)
+def is_text(name: str) -> bool:
+    """Whether a tokenizer can be given it: of bounded length, without halves of characters and
+    without control characters but those that part words."""
+    return len(name) <= MOST_CHARACTERS and not any(
+        unicodedata.category(c) in ("Cs", "Cc") and not c.isspace() for c in name
+    )
 
 
 def _is_missing(label: Any) -> bool:
@@ -178,11 +182,12 @@ def check_templates(template: str | Sequence[str] | None, default: str) -> list[
     Raises:
         InputError: no template, or one without exactly one `{}`.
     """
-    templates = [template or default] if isinstance(template, str | None) else list(template)
+    template = default if template is None else template
+    templates = [template] if isinstance(template, str) else list(template)
     if not templates:
         raise InputError("The list of templates is empty. Give at least one, such as 'a {}'.")
     for one in templates:
-        if not isinstance(one, str) or not _is_text(one):
+        if not isinstance(one, str) or not is_text(one):
             raise InputError(
                 f"A template is a text of at most {MOST_CHARACTERS:,} characters; got "
                 f"{short(one)}."

@@ -130,8 +130,12 @@ def likely(rng: random.Random, check: Any) -> Any:
     return rng.random() < 0.5 if "True" in says else numbers(rng)
 
 
+FAMILIES = ["sdxl", "sd3", "flux", "pixart", "dit", "sana", "lumina2", "z_image", "flux2"]
+PHOTOS = Path("data") / "cat" / "0.png"
+
+
 class World:
-    """Models, images and a folder of a few files, made once."""
+    """Models, images, and a folder of a few files and a finished run, made once."""
 
     def __init__(self, folder: Path) -> None:
         from conftest import CAPTIONS, oracle_problem, sd_pipeline
@@ -148,11 +152,40 @@ class World:
             for word in ("cat", "dog"):
                 (folder / "data" / word).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(photo + i).save(folder / "data" / word / f"{i}.png")
+        self._families: dict[str, Any] = {}
+        self._run: Path | None = None
+
+    def family(self, name: str) -> Any:
+        """A model of a newer family, tiny, made when it is first asked for."""
+        import families
+
+        if name not in self._families:
+            if name == "dit":
+                made = dz.load(families.dit_pipeline(4), classes=[*WORDS, "bag"])
+            else:
+                made = dz.load(getattr(families, f"{name}_pipeline")())
+            self._families[name] = made
+        return self._families[name]
+
+    def run(self) -> Path:
+        """A finished run that kept its draws."""
+        if self._run is None:
+            from typer.testing import CliRunner
+
+            from diffzero.app.cli import app
+
+            self._run = self.folder / "finished"
+            data, out = str(self.folder / "data"), str(self._run)
+            words = ["evaluate", "--data", data, "--out", out, "--set", "draws=2", "--keep-draws"]
+            assert CliRunner().invoke(app, words).exit_code == 0
+        return self._run
 
     def choose(self, rng: random.Random, cls: type) -> tuple[Any, list[str], list[Any]]:
         """A model for a class, with words and images."""
         if cls is dz.CLIP:
             return self.clip, WORDS, self.photos
+        if rng.random() < 0.2:
+            return self.family(rng.choice(FAMILIES)), WORDS, self.photos
         if cls in (dz.CrossAttention, dz.TextualInversion) or rng.random() < 0.3:
             return self.sd, WORDS, self.photos
         return self.oracle, ["0", "1", "2", "3"], self.pixels
@@ -234,10 +267,12 @@ def loading(rng: random.Random, world: World) -> Callable[[], Any]:
     given = {
         name: value(rng)
         for name in rng.sample(
-            ["device", "dtype", "allow_pickle", "resolution", "classes"], rng.choice([0, 1, 2])
+            ["device", "dtype", "allow_pickle", "resolution", "classes", "text_device"],
+            rng.choice([0, 1, 2]),
         )
     }
-    source = rng.choice([world.sd, world.clip, world.oracle]) if given else value(rng)
+    own = [world.sd, world.clip, world.oracle, world.family(rng.choice(FAMILIES))]
+    source = rng.choice(own) if given else value(rng)
     return lambda: dz.load(source, **given) and None  # fmt: skip
 
 
@@ -273,29 +308,51 @@ TEXTS = [
 
 
 def commanding(rng: random.Random, world: World) -> Callable[[], Any]:
-    """A command with odd options, within this process."""
+    """A command with odd options, or an odd word in place of its argument, in this process."""
     import typer
 
     from diffzero.app.cli import app
 
-    run = str(world.folder / f"run-{rng.random()}")
-    photo = str(world.folder / "data" / "cat" / "0.png")
-    starts = {
-        "classify": [photo, "--labels", "cat,dog"],
-        "evaluate": ["--data", str(world.folder / "data"), "--out", run],
-        "report": [run], "rescore": [run], "calibrate": [run],
-    }  # fmt: skip
-    name = rng.choice(["classify", "classify", "evaluate", *starts])
+    out, photo = str(world.folder / f"out-{rng.random()}"), str(world.folder / PHOTOS)
+    name = rng.choice(["classify", "classify", "evaluate", *STARTS])
+    words = [w.format(photo=photo, out=out, data=world.folder / "data", run=world.run())
+             for w in STARTS[name]]  # fmt: skip
+    if rng.random() < 0.2 and words and not words[0].startswith("--"):
+        words[0] = rng.choice(TEXTS)
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     options = [o for o in command.params if o.opts[0].startswith("--")]
-    words = [name, *starts[name]]
-    if name in ("classify", "evaluate"):
-        words += ["--model", "tiny-clip"]
-    for option in rng.sample(options, rng.choice([1, 1, 2])):
-        if option.opts[0] in ("--workers", "--ray", "--model", "--help"):
-            continue
+    options = [o for o in options if o.opts[0] not in LONG]
+    for option in rng.sample(options, min(len(options), rng.choice([0, 1, 1, 2]))):
         words += [option.opts[0]] if option.is_flag else [option.opts[0], rng.choice(TEXTS)]
-    return lambda: _invoke(app, words)
+    return lambda: _invoke(app, [name, *words])
+
+
+STARTS = {
+    "classify": ["{photo}", "--labels", "cat,dog", "--model", "tiny-clip"],
+    "evaluate": ["--data", "{data}", "--out", "{out}", "--model", "tiny-clip"],
+    "report": ["{run}"], "rescore": ["{run}"], "calibrate": ["{run}", "--bins", "1"],
+    "explain": ["{photo}", "--labels", "cat,dog", "--set", "draws=2"],
+    "models": ["tiny-sd"], "methods": ["elbo"], "doctor": [], "fetch": ["nowhere"],
+    "scenes": ["--out", "{out}", "--train", "2", "--validation", "0", "--size", "16"],
+    # What these do in earnest takes minutes: their data are not there, so that it is not begun.
+    "train": ["tiny-clip", "--out", "{out}", "--data", "x=./nowhere", "--no-digits"],
+    "reproduce": ["noise-level", "--data", "x=./nowhere", "--out", "{out}"],
+    "demo": ["./nowhere.png", "--labels", "cat,dog", "--limit", "1", "--draws", "1"],
+}  # fmt: skip
+# Options whose odd values are a large order rather than an odd one, or start other processes.
+LONG = {"--workers", "--ray", "--model", "--help", "--train", "--validation", "--digits"}
+
+
+def serving(rng: random.Random, world: World) -> Callable[[], Any]:
+    """The page's server with odd addresses and models; it is closed at once."""
+    from diffzero.app.serve import make_server
+
+    given: dict[str, Any] = {"models": ["tiny-clip"], "clip": None, "host": "127.0.0.1", "port": 0}
+    for name in rng.sample([*given, "device", "dtype"], rng.choice([1, 1, 2])):
+        text = rng.choice(TEXTS)
+        ports = [0, 1, 7860, 65535]  # what the command lets through
+        given[name] = {"models": [text], "port": rng.choice(ports)}.get(name, text)
+    return lambda: make_server(**given).server_close()
 
 
 def _invoke(app: Any, words: list[str]) -> None:
@@ -315,7 +372,7 @@ def _no_constant(word: str) -> Any:
 
 KINDS: list[tuple[Callable[[random.Random, World], Callable[[], Any]], int]] = [
     (constructor, 50), (changed, 10), (fitting, 15), (scoring, 10), (loading, 6), (piping, 7),
-    (commanding, 2),
+    (commanding, 6), (serving, 1),
 ]  # fmt: skip
 
 

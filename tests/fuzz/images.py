@@ -63,6 +63,8 @@ def picture(mode: str, number: int = 0, size: tuple[int, int] = (24, 20)) -> Ima
     if mode == "LAB":
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         return ImageCms.profileToProfile(image, srgb, lab, outputMode="LAB")
+    if mode == "I":  # 65535 is white
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.int32) * 257)
     if mode in ("RGBA", "LA"):
         image.putalpha(small.convert("L").resize(size))
     return image.convert(mode)

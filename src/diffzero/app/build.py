@@ -138,7 +138,11 @@ def expand(paths: list[str]) -> list[str]:
 
     files: list[str] = []
     for path in paths:
-        files += list(map(str, image_files(path))) if Path(path).is_dir() else [path]
+        try:
+            folder = Path(path).is_dir()
+        except (OSError, ValueError):  # no name that a file can have; its reading says so
+            folder = False
+        files += list(map(str, image_files(path))) if folder else [path]
     return files
 
 

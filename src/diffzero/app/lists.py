@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..options import short
 from .advice import ROOM, needs, rounded
 from .console import print_table, say
 
@@ -50,7 +51,7 @@ def methods(name: Name = None) -> None:
 
 def _chosen(name: str, known: Any, kind: str) -> Any:
     if name not in known:
-        raise InputError(f"No {kind} {name!r}; there are {', '.join(known)}.")
+        raise InputError(f"No {kind} {short(name)}; there are {', '.join(known)}.")
     return known[name]
 
 

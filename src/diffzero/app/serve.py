@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..options import short
 from . import options
 from .console import note, say
 
@@ -69,8 +70,9 @@ def make_server(
     desk.ready(models[0])
     try:
         return Server((host, port), Handler, desk, models, LOCAL if host in LOCAL else None)
-    except OSError as error:
+    except (OSError, TypeError, UnicodeError) as error:  # the last two: no name of a host
+        what = getattr(error, "strerror", None) or "it is no address"
         raise InputError(
-            f"--host {host} --port {port} cannot be listened on ({error.strerror}). Is another "
+            f"--host {short(host)} --port {port} cannot be listened on ({what}). Is another "
             "server there? --port 0 takes a free one."
         ) from None

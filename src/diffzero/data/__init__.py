@@ -4,6 +4,7 @@ Everything that reads images with labels reads them here. `open_data` gives a `D
 images are decoded when their turn comes; `load` gives `Labelled`, all images in one array.
 """
 
+from ..words import split_labels
 from .arrays import load
 from .dataset import Dataset, Example, decode, parse_subset
 from .digits import digits_split
@@ -14,7 +15,7 @@ from .matching import match_names
 from .names import ClassSet, class_set, known_sets, read_names, read_templates, set_of_hub
 from .sources import open_data
 from .text_files import read_lines, read_text
-from .word_lists import read_words, split_labels
+from .word_lists import read_words
 
 __all__ = [
     "ClassSet",

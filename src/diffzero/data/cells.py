@@ -57,6 +57,7 @@ def read_file(path: Path) -> bytes:
         forms = [unicodedata.normalize(form, path.name) for form in ("NFC", "NFD")]
         whole = [Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")]
         others = [*map(path.with_name, forms), *whole] if path.name else []
+        others += [Path(str(path).replace("\\", "/"))]  # as Windows writes it
         path = next((p for p in others if p.exists()), path)
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -6,12 +6,13 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from .cells import named, read_file
 from .columns import IMAGE_COLUMNS, LABEL_COLUMNS, image_column, label_column
 from .dataset import Dataset
-from .labels import labelled_rows, whole_numbers
+from .labels import labelled_rows, table_numbers
 from .text_files import read_text
 
 SEPARATORS = ",;\t\uff0c\uff1b|"
@@ -31,18 +32,21 @@ def open_csv(path: Path, image: str | None = None, label: str | None = None) -> 
     header, rows = _rows(path, image, label)
     image = image_column(path, header, image)
     label = label_column(path, header, label)
+    _check_columns(path, header, image, label)
     files, labels = header.index(image), header.index(label)
-    keys, names, problems, seen = [], [], {}, set()
-    for number, row in enumerate(rows):
-        name = row[files].strip() if files < len(row) else ""
+    keys, problems, seen = [], {}, set()
+    names = [row[files].strip() if files < len(row) else "" for row in rows]
+    cells = table_numbers([row[labels].strip() if labels < len(row) else None for row in rows])
+    contradicted = _contradicted(names, cells)
+    for number, (row, name) in enumerate(zip(rows, names, strict=True)):
         key = name if name and name not in seen else f"{name}#{number}"
         seen.add(key)
         problem = _problem(header, row, name)
+        if problem is None and name in contradicted:
+            problem = f"the rows of this image have different labels ({contradicted[name]})."
         if problem is not None:
             problems[key] = f"{key}: {problem}"
         keys.append(key)
-        names.append(name)
-    cells = whole_numbers([row[labels] if labels < len(row) else None for row in rows])
     table = zip(keys, cells, names, strict=True)
     examples, classes = labelled_rows(table, None, path, label)
     examples = [replace(e, problem=problems[e.id]) if e.id in problems else e for e in examples]
@@ -53,6 +57,35 @@ def open_csv(path: Path, image: str | None = None, label: str | None = None) -> 
     return Dataset(path.stem, str(path), "", classes, examples, read, False)
 
 
+def _check_columns(path: Path, header: list[str], image: str, label: str) -> None:
+    """Refuse one column for both, and a name that two columns have.
+
+    Raises:
+        InputError: such columns.
+    """
+    if image == label:
+        raise InputError(f"{path}: the column {image} cannot hold both images and labels.")
+    for name, what in ((image, "image"), (label, "label")):
+        if header.count(name) > 1:
+            raise InputError(
+                f"{path}: {header.count(name)} columns are called {name}. Rename all but one, or "
+                f"name another with --{what}-column."
+            )
+
+
+def _contradicted(names: list[str], labels: list[Any]) -> dict[str, str]:
+    """Images that several rows give different labels, with these labels."""
+    found: dict[str, set[Any]] = {}
+    for name, label in zip(names, labels, strict=True):
+        if name and label not in (None, ""):
+            found.setdefault(name, set()).add(label)
+    return {
+        name: ", ".join(sorted(map(str, own))[:4])[:200]
+        for name, own in found.items()
+        if len(own) > 1
+    }
+
+
 def _rows(path: Path, image: str | None, label: str | None) -> tuple[list[str], list[list[str]]]:
     """The names of the columns, and the rows below them that are not empty."""
     text = read_text(path)
@@ -61,6 +94,7 @@ def _rows(path: Path, image: str | None, label: str | None) -> tuple[list[str], 
         text, separator = text[5:].lstrip("\r\n"), first[4]
     else:
         separator = _separator(first, image, label)
+    csv.field_size_limit(2**31 - 1)  # a cell that is too long costs its own row, not the file
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         found = list(reader)

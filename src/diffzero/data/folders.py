@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..errors import InputError
@@ -33,6 +34,8 @@ def open_folder(path: Path, split: str | None) -> Dataset:
     root = part_folder(path, split)
     part = "" if root == path else os.path.relpath(root, path)
     folders, files = listed(root)
+    if part and [f.name for f in folders] == [root.name] and not any(map(is_image, files)):
+        folders, files = listed(folders[0])  # seg_train/seg_train, as some archives unpack
     examples = [
         Example(_key(f, path), class_name(folder), f)
         for folder in folders
@@ -41,8 +44,10 @@ def open_folder(path: Path, split: str | None) -> Dataset:
     if not examples:
         raise InputError(_no_images(path, root))
     for f in files:
-        if is_image(f):
-            problem = f"{_key(f, path)}: lies in no class folder."
+        gone = f.is_symlink() and not f.exists()
+        if is_image(f) or gone:
+            fault = "a link to nothing" if gone else "lies in no class folder"
+            problem = f"{_key(f, path)}: {fault}."
             examples.append(Example(_key(f, path), None, f, problem))
     classes = list(dict.fromkeys(class_name(f) for f in folders))
     name = composed(path.resolve().name)
@@ -73,6 +78,7 @@ def part_folder(path: Path, split: str | None) -> Path:
             "folders. Put one folder per class into each part, and name the part with --split."
         )
     _refuse_parts_below(path, folders)
+    _refuse_numbered(path, folders)
     return path
 
 
@@ -90,6 +96,22 @@ def _refuse_parts_below(path: Path, folders: list[Path]) -> None:
                 "it is no class. Give the folder whose folders are the parts, with the classes "
                 "below them, and name a part with --split."
             )
+
+
+def _refuse_numbered(path: Path, folders: list[Path]) -> None:
+    """Refuse folders that differ in their numbers alone and hold the same folders: folds.
+
+    Raises:
+        InputError: such folders.
+    """
+    stems = {re.sub(r"\d+", "", folder.name) for folder in folders}
+    below = {tuple(f.name for f in listed(folder)[0]) for folder in folders}
+    if len(folders) > 1 and len(stems) == 1 and len(below) == 1 and len(below.pop()) > 1:
+        raise InputError(
+            f"{path}: its folders {', '.join(f.name for f in folders[:4])} differ in their "
+            "numbers alone and hold the same folders, so they are parts of a data set, not "
+            "classes. Name the part to use with --split."
+        )
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -6,16 +6,21 @@ import ast
 import math
 import numbers
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..prompts import is_text
+from ..words import bare
 from .dataset import Example
 from .matching import Spellings, composed
 
-MISSING = ("", "nan", "NaN", "<NA>")  # as pandas writes what is not there
+# As pandas, R, spreadsheets and databases write what is not there.
+MISSING = ("", "nan", "NaN", "<NA>", "NaT", "NA", "N/A", "n/a", "#N/A", "NULL", "null")
+BETWEEN = re.compile(r"[;|]")  # signs between several labels in one cell
 
 
 def class_of(cell: Any, names: Sequence[str] | None = None) -> str | None:
@@ -48,9 +53,11 @@ class _Cells:
         self._spellings = Spellings((n, n) for n in names or ())
 
     def read(self, cell: Any) -> str | None:
+        if isinstance(cell, str) and cell in (self._names or ()):
+            return cell  # a declared class may be called NA
         value = plain(cell)
         if self._names is None or value is None:
-            return None if value is None else str(value)
+            return None if value is None else _as_class(value)
         if isinstance(value, str):
             name = self._spellings.find(value)
             if name is not None:
@@ -60,6 +67,22 @@ class _Cells:
         if isinstance(value, int) and 0 <= value < len(self._names):
             return self._names[int(value)]
         raise InputError(f"its label {_short(cell)} is not among the {len(self._names)} classes.")
+
+
+def _as_class(value: str | int | bool) -> str:
+    """A class of data that declare none.
+
+    Raises:
+        InputError: a negative number, which stands for what is not labelled, or no word.
+    """
+    if isinstance(value, int) and value < 0:
+        raise InputError(f"its label is {value}, and a negative number is no class.")
+    if isinstance(value, str) and not is_text(value):
+        raise InputError(
+            f"its label {_short(value)} is no word: it is longer than any, or holds signs that "
+            "are no text."
+        )
+    return str(value)
 
 
 def plain(cell: Any) -> str | int | bool | None:
@@ -78,7 +101,7 @@ def plain(cell: Any) -> str | int | bool | None:
         except UnicodeDecodeError:
             raise InputError(f"its label is {len(cell)} bytes that are no UTF-8 text.") from None
     if isinstance(cell, str):
-        text = composed(cell).strip()
+        text = bare(composed(cell))
         return None if text in MISSING else text
     if isinstance(cell, bool | int):
         return cell
@@ -130,21 +153,37 @@ def labelled_rows(
         numeric = numeric and (label is None or not isinstance(cell, str | bytes))
         examples.append(Example(key, label, where, problem))
     found = {e.label for e in examples if e.label is not None}
+    if names is None:
+        _refuse_joined(found, source, column)
     return examples, names or (sorted(found, key=_number) if numeric else sorted(found))
 
 
-def whole_numbers(cells: Sequence[str | None]) -> list[Any]:
-    """Text cells of a column of whole numbers that were written as floats (`0.0`), as numbers.
+def _refuse_joined(labels: Iterable[str], source: Any, column: str) -> None:
+    """Refuse cells that join several labels by `;` or `|`: parts of them are labels elsewhere.
 
-    A column of anything else stays as it is.
+    Raises:
+        InputError: naming such a cell.
+    """
+    parts = {one: {p.strip() for p in BETWEEN.split(one)} - {""} for one in labels}
+    counts = Counter(part for own in parts.values() for part in own)
+    for label, own in sorted(parts.items()):
+        if len(own) > 1 and any(counts[part] > 1 for part in own):
+            raise _several(label, source, column)
+
+
+def table_numbers(cells: Sequence[str | None]) -> list[Any]:
+    """Text cells of a column of numbers as numbers, where text would mean something else.
+
+    That is a column with a number that is negative or has a point (`0.0`), or with the word
+    `None`. A column of anything else stays as it is, and so does one of numbers such as `007`.
     """
     texts = [None if c is None or c.strip() in MISSING else c.strip() for c in cells]
-    written = [t for t in texts if t is not None]
-    if not any("." in t for t in written):
+    written = [t for t in texts if t not in (None, "None")]
+    odd = "None" in texts or any(t.startswith("-") or "." in t for t in written if t)
+    number = re.compile(r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?")
+    if not odd or not written or not all(number.fullmatch(t) for t in written if t):
         return list(cells)
-    if not all(re.fullmatch(r"-?[0-9]{1,9}(\.0{1,9})?", t) for t in written):
-        return list(cells)
-    return [None if t is None else int(float(t)) for t in texts]
+    return [None if t in (None, "None") else float(str(t)) for t in texts]
 
 
 def refuse_several(cell: Any, source: Any, column: str) -> None:
@@ -160,11 +199,15 @@ def refuse_several(cell: Any, source: Any, column: str) -> None:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return
     if isinstance(value, list | tuple | set | frozenset | dict | np.ndarray):
-        raise InputError(
-            f"{source}: the column {column} holds {_short(cell)}, several labels in a row, and "
-            "an evaluation needs one class per image. Name another column with --label-column, "
-            "or keep the rows and the label that count."
-        )
+        raise _several(cell, source, column)
+
+
+def _several(cell: Any, source: Any, column: str) -> InputError:
+    return InputError(
+        f"{source}: the column {column} holds {_short(cell)}, several labels in a row, and an "
+        "evaluation needs one class per image. Name another column with --label-column, or keep "
+        "the rows and the label that count."
+    )
 
 
 def declared_names(feature: Any) -> list[str] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError
+from ..options import short
 from ..prompts import check_labels
 from .text_files import read_lines
 from .word_lists import read_words
@@ -94,9 +95,13 @@ def _file(given: str, what: str, option: str) -> Path:
         InputError: there is none.
     """
     path = Path(given)
-    if not path.exists() or path.is_dir():
+    try:
+        usable = path.exists() and not path.is_dir()
+    except (OSError, ValueError):  # too long for a name, or a text that is none
+        usable = False
+    if not usable:
         raise InputError(
-            f"{option} {given}: neither a readable file of {what}, one per line, nor one of "
-            f"{', '.join(known_sets())}."
+            f"{option} {short(given)}: neither a readable file of {what}, one per line, nor "
+            f"one of {', '.join(known_sets())}."
         )
     return path

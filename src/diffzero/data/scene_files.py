@@ -42,7 +42,8 @@ def write(
         The file.
 
     Raises:
-        InputError: too small a size, fewer than one row, an unknown split or task.
+        InputError: too small a size, fewer than one row, an unknown split or task, or a folder
+            that cannot be made.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,7 +51,13 @@ def write(
     if n < 1:
         raise InputError(f"{split} needs at least one row; got {n}.")
     _row(split, 0, size, seed, tasks)  # refuses what is wrong before anything is written
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{str(out)[:200]}: cannot be made ({what}). Give another --out."
+        ) from None
     path = out / f"{split}-00000-of-00001.parquet"
     partial = path.with_suffix(".partial")
     schema = _schema()

@@ -352,7 +352,7 @@ def example(split: Split, row: int, seed: int = 0, tasks: Sequence[str] = tuple(
         tasks: Names in `TASKS` to take in turn.
 
     Raises:
-        InputError: an unknown split or task, or no task.
+        InputError: an unknown split or task, no task, or a negative seed.
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}; got {split!r}.")
@@ -360,6 +360,8 @@ def example(split: Split, row: int, seed: int = 0, tasks: Sequence[str] = tuple(
         raise InputError(
             f"tasks must be among {', '.join(TASKS)}; got {', '.join(tasks) or 'none'}."
         )
+    if seed < 0:
+        raise InputError(f"seed must be 0 or more; got {seed}.")
     part = SPLITS.index(split)
     number, place = divmod(row, len(tasks))
     name = tasks[place]

@@ -36,15 +36,21 @@ def open_data(
     if not opened.examples:
         raise InputError(f"{source}: holds no images. Check the path and --split.")
     if len(opened.classes) < 2:
+        first = next((e.problem for e in opened.examples if e.problem is not None), None)
+        why = f" The first row that is left out: {first}" if first else ""
+        if Path(source).expanduser().is_dir():
+            why = " An ImageFolder holds one folder per class."
         raise InputError(
             f"{source}: has {len(opened.classes)} class{'es' * (len(opened.classes) != 1)}, and "
-            "there is nothing to choose between. An ImageFolder holds one folder per class."
+            f"there is nothing to choose between.{why}"
         )
     return opened
 
 
 def _open(source: str, split: str | None, image: str | None, label: str | None) -> Dataset:
     path = Path(source).expanduser()
+    if split is not None and not split.strip():
+        raise InputError("--split is blank. Name a part of the data, or leave it out.")
     if source == "digits":
         return open_digits(split, caption_words()["digits"]["classes"])
     try:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import stat
 import unicodedata
 from pathlib import Path
 
 from ..errors import InputError
+from ..words import bare
+
+MOST_BYTES = 64 * 2**20
+PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # that a shell made: <(command)
 
 # The longer marks first: UTF-32's begins with UTF-16's.
 MARKS = (
@@ -23,6 +28,15 @@ BINARY = {
     b"%PDF": "a PDF",
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
     b"\x1f\x8b": "a gzip archive",
+    b"PAR1": "a Parquet file",
+    b"SQLite format 3": "a database",
+}
+PROGRAMS = {  # in lower case
+    "<!doctype html": "a web page, perhaps what a failed download left",
+    "<html": "a web page, perhaps what a failed download left",
+    "<?xml": "an XML file",
+    "{\\rtf": "a rich-text document",
+    "version https://git-lfs": "a pointer of Git LFS in place of the file",
 }
 
 
@@ -36,13 +50,10 @@ def read_text(path: Path) -> str:
         path: The file.
 
     Raises:
-        InputError: not there, not text, or text in another encoding; says what was seen.
+        InputError: not there, not text, text in another encoding, or more than 64 MiB; says what
+            was seen.
     """
-    try:
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:
-        what = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({what}).") from None
+    raw = _bytes_of(path)
     kind = next((name for start, name in BINARY.items() if raw.startswith(start)), None)
     if kind is not None:
         raise InputError(f"{path}: this is {kind}, not text. Save the words as text, in UTF-8.")
@@ -53,7 +64,35 @@ def read_text(path: Path) -> str:
         text = body.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(_other_encoding(path, body, error)) from None
-    return unicodedata.normalize("NFC", text.lstrip("\ufeff"))
+    text = unicodedata.normalize("NFC", text.lstrip("\ufeff")).removesuffix("\x1a")  # DOS's end
+    start = text[:40].lstrip().lower()
+    program = next((name for head, name in PROGRAMS.items() if start.startswith(head)), None)
+    if program is not None:
+        raise InputError(f"{path}: this is {program}, not a list. Save it as plain text.")
+    return text
+
+
+def _bytes_of(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        InputError: it cannot be read, is too large, or is a pipe or device, which may never end.
+    """
+    try:
+        found = path.stat()
+        pipe = stat.S_ISFIFO(found.st_mode) and str(path).startswith(PIPES)
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or pipe):
+            raise InputError(f"{path}: cannot be read (a pipe, socket or device). Give a file.")
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({what}).") from None
+    if len(raw) > MOST_BYTES:
+        raise InputError(f"{path}: has more than {MOST_BYTES >> 20} MiB, too much for a list.")
+    return raw
 
 
 def read_lines(path: Path) -> list[str]:
@@ -62,7 +101,20 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         InputError: see `read_text`; also control characters, which no text holds.
     """
-    lines = [line.strip() for line in read_text(path).splitlines()]
+    return lines_of(path, read_text(path))
+
+
+def lines_of(path: Path, text: str) -> list[str]:
+    """The same of a file that was read already.
+
+    Args:
+        path: For messages.
+        text: What it holds.
+
+    Raises:
+        InputError: control characters.
+    """
+    lines = [bare(line) for line in text.splitlines()]
     for number, line in enumerate(lines, 1):
         odd = next((c for c in line if unicodedata.category(c) == "Cc" and c != "\t"), None)
         if odd is not None:

@@ -29,6 +29,7 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from ..errors import InputError
+from ..options import short
 from .draws import Matrix, read_matrix
 from .metrics import mcnemar, wilson
 from .races import Replayed, drawn, filled, race_settings, replayed, scale
@@ -151,7 +152,7 @@ def reduce_draws(weighted: np.ndarray, reduction: str) -> np.ndarray:
         return -np.nanmedian(paired, axis=1)
     if reduction == "trimmed":
         return -_trimmed(paired)
-    raise InputError(f"--reduction takes {', '.join(REDUCTIONS)}; got {reduction!r}.")
+    raise InputError(f"--reduction takes {', '.join(REDUCTIONS)}; got {short(reduction)}.")
 
 
 def _trimmed(paired: np.ndarray) -> np.ndarray:

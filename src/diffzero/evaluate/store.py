@@ -141,7 +141,9 @@ def as_sentence(folder: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all."""
     draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # Halves of characters, as in names that are no text, become escapes, which JSON has too.
+    draft.write_bytes(text.encode("utf-8", "backslashreplace"))
     draft.replace(path)
 
 
@@ -152,8 +154,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: not a run, or a damaged one.
     """
     path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: not a run (no config.json). Make one with diffzero evaluate.")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # too long for a name, or a text that is none
+        there = False
+    if not there:
+        raise InputError(
+            f"{str(folder)[:200]}: not a run (no config.json). Make one with diffzero evaluate."
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):

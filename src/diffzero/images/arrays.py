@@ -12,6 +12,7 @@ from ..errors import InputError
 from .decode import PIXELS, STRIP
 
 Range = tuple[float, float]
+ENCODED = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
 def tensor_to_array(tensor: Any) -> np.ndarray:
@@ -45,6 +46,8 @@ def tensor_to_rgb(tensor: Any, value_range: Range | None) -> np.ndarray:
         return array_to_rgb(array.transpose(1, 2, 0), value_range)
     if array.ndim == 2:
         return array_to_rgb(array, value_range)
+    if array.ndim == 1:
+        _check_shape(array)  # which says what to do with it
     raise InputError(
         f"A tensor image has shape [channels, height, width] with 1, 3 or 4 channels; got "
         f"{list(array.shape)}. Permute it, or pass a NumPy array [height, width, channels]."
@@ -72,8 +75,8 @@ def array_to_rgb(array: np.ndarray, value_range: Range | None) -> np.ndarray:
         value_range = _check_range(array, value_range)
     elif array.dtype != np.uint8:
         raise InputError(
-            f"Integer images are uint8 in 0..255; got {array.dtype}. Convert the array, or give "
-            "floats with value_range=(black, white)."
+            f"Integer images are uint8 in 0..255; got {array.dtype}. {_conversion(array)}, or "
+            "give floats with value_range=(black, white)."
         )
     elif array.shape[2] == 3:
         return np.ascontiguousarray(array)
@@ -87,11 +90,22 @@ def array_to_rgb(array: np.ndarray, value_range: Range | None) -> np.ndarray:
     return pixels
 
 
+def _conversion(array: np.ndarray) -> str:
+    """How to make uint8 of an array of whole numbers without losing what it shows."""
+    if array.dtype == bool:
+        return "Give array.astype(np.uint8) * 255"
+    if array.dtype.kind in "iu" and array.min() >= 0 and 255 < array.max() <= 65535:
+        return "Give (array / 257).round().astype(np.uint8) if 65535 is white"
+    return "Convert the array"
+
+
 def _check_shape(array: np.ndarray) -> None:
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         hint = ""
         if array.ndim == 1 and array.size:
             hint = " Give a flat array its height and width with reshape."
+            if array.dtype == np.uint8 and array[:8].tobytes().startswith(ENCODED):
+                hint = " These are an encoded file's bytes: give array.tobytes()."
         elif array.ndim == 3 and array.shape[0] in (1, 3, 4):
             hint = " Move the channels to the end with array.transpose(1, 2, 0)."
         raise InputError(

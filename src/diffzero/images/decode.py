@@ -194,7 +194,8 @@ def pil_to_rgb(image: Image.Image, name: str) -> np.ndarray:
         name: For messages.
 
     Raises:
-        InputError: damaged, too large, of zero size, or floating-point pixels.
+        InputError: damaged, too large, of zero size, floating-point pixels, or whole numbers that
+            do not say what white is.
     """
     width, height = image.size
     if 0 in (width, height):
@@ -209,6 +210,8 @@ def pil_to_rgb(image: Image.Image, name: str) -> np.ndarray:
         raise InputError(
             f"{name}: floating-point pixels carry no range. Pass a float array and value_range."
         )
+    if image.mode == "I":
+        _check_deep(image, name)
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
@@ -216,6 +219,26 @@ def pil_to_rgb(image: Image.Image, name: str) -> np.ndarray:
         pixels[top:bottom] = _strip(image, (0, top, width, bottom), name)
     turn = _ROTATED.get(orientation) if isinstance(orientation, int) else None
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _check_deep(image: Image.Image, name: str) -> None:
+    """Refuse whole numbers of 32 bits that are not 0 to 65535 (white).
+
+    Raises:
+        InputError: others, among them those that look like 8 bits and would come out black.
+    """
+    with pillow(name):
+        low, high = (float(v) for v in image.getextrema())  # type: ignore[arg-type]
+    if 1 < high <= 255 and low >= 0:
+        raise InputError(
+            f"{name}: its pixels are whole numbers of 32 bits up to {high:g}, where 65535 is "
+            "white. If 255 is, give image.convert('L')."
+        )
+    if low < 0 or high > 65535:
+        raise InputError(
+            f"{name}: its pixels are whole numbers from {low:g} to {high:g}, which do not say "
+            "what black and white are. Pass a float array and value_range."
+        )
 
 
 def _strip(image: Image.Image, box: tuple[int, int, int, int], name: str) -> np.ndarray:
@@ -296,6 +319,10 @@ def _format(head: bytes, name: str) -> str:
     for kind, signatures in _SIGNATURES.items():
         if head.startswith(signatures):
             return kind
+    if not head:
+        raise InputError(
+            f"{name}: not an image that can be read: it is empty. Fetch or save it again."
+        )
     if head[4:8] == b"ftyp":
         return _boxed(head, name)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":

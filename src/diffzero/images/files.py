@@ -13,7 +13,8 @@ SUFFIXES = {
     *(".ppm", ".pgm", ".heic", ".heif", ".avif"),
 }
 """Files of a folder that are called images, read or not: one that is not read gets a message."""
-JUNK = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+JUNK = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found"}
+JUNK |= {"System Volume Information"}
 
 
 def image_files(folder: str | Path) -> list[Path]:

@@ -54,7 +54,7 @@ def load_image(source: Any, value_range: Range | None = None) -> np.ndarray:
     if isinstance(source, str | os.PathLike):
         return _load_named(os.fsdecode(source))
     if isinstance(source, bytes | bytearray | memoryview):
-        return open_image(io.BytesIO(bytes(source)), "The encoded bytes")
+        return _load_bytes(bytes(source))
     if _is_pil(source):
         return _load_pil(source)
     if isinstance(source, Mapping):
@@ -104,8 +104,20 @@ def is_one(sources: Any) -> bool:
     A collection of one is a collection, whatever it is made of.
 
     Raises:
-        InputError: an array whose axes could be read either way.
+        InputError: an array whose axes could be read either way, or that has none.
     """
+    try:
+        return _is_one(sources)
+    except InputError:
+        raise
+    except Exception as error:  # a nested tensor, for one, has no shape
+        raise InputError(
+            f"A {type(sources).__name__} without one shape is no image and no batch "
+            f"({type(error).__name__}). Give a list of images."
+        ) from None
+
+
+def _is_one(sources: Any) -> bool:
     single = str | os.PathLike | bytes | bytearray | memoryview | Mapping
     if isinstance(sources, single) or _is_pil(sources) or hasattr(sources, "read"):
         return True
@@ -128,8 +140,9 @@ def split_images(sources: Any) -> list[Any]:
         InputError: an array whose axes could be read either way, a whole data frame, or a set of
             several images, which has no order.
     """
+    one = is_one(sources)
     _refuse_tables(sources)
-    if is_one(sources):
+    if one:
         return [sources]
     if isinstance(sources, set | frozenset) and len(sources) > 1:
         raise InputError(
@@ -318,6 +331,23 @@ def _data_url(url: str) -> bytes:
         raise InputError(
             f"The data: URL holds damaged base64 ({error}). Encode it again."
         ) from None
+
+
+def _load_bytes(raw: bytes) -> np.ndarray:
+    """Encoded bytes; a path or base64 in their place is named."""
+    if 0 < len(raw) < 4096 and b"\0" not in raw and _exists(os.fsdecode(raw)):
+        raise InputError(
+            f"Bytes are an encoded image; {short(os.fsdecode(raw))} is a file. Give its path as "
+            "text, with os.fsdecode(path)."
+        )
+    if raw[:5].lower() == b"data:":
+        raise InputError("Bytes are an encoded image; these are a data: URL. Give it as text.")
+    if _BASE64.fullmatch(raw[:400].decode("latin-1")):
+        raise InputError(
+            "Bytes are an encoded image; these look like one in base64. Decode them with "
+            "base64.b64decode."
+        )
+    return open_image(io.BytesIO(raw), "The encoded bytes")
 
 
 def _load_cell(cell: Mapping[Any, Any]) -> np.ndarray:

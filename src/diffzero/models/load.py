@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,23 @@ def _is_device(device: Any) -> bool:
 
 def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
     """A model that is loaded already, if it is as the caller wants it."""
-    for word, wanted, has in (("device", device, model.device), ("dtype", dtype, model.dtype)):
-        if wanted not in (None, "auto") and not str(has).removeprefix("torch.").startswith(wanted):
+    import torch
+
+    same = device == "auto"
+    with suppress(RuntimeError):  # no device at all
+        wanted = torch.device(device)
+        same = same or (wanted.type, wanted.index or 0) == (
+            model.device.type,
+            model.device.index or 0,
+        )
+    for word, given, has, fits in (
+        ("device", device, model.device, same),
+        ("dtype", dtype, model.dtype, dtype in (None, str(model.dtype).removeprefix("torch."))),
+    ):
+        if not fits:
             raise InputError(
-                f"{model.name} is loaded with {word} {has}; it cannot become {wanted!s:.60}. "
-                f"Load it anew with {word}={short(wanted)}."
+                f"{model.name} is loaded with {word} {has}; it cannot become {short(given)}. "
+                f"Load it anew with {word}={short(given)}."
             )
     return model
 
@@ -302,6 +315,8 @@ def place_of(device: str) -> Any:
         )
     try:
         place = torch.device(device)
+        if place.type == "meta":  # it has shapes and no numbers
+            raise RuntimeError
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError):
         raise InputError(
