@@ -19,7 +19,8 @@ from elsewhere; ours learns its own). In two stages:
 
 Matrices and kernels learn with Muon: in 90 seconds of one core the classes of 1,000 held-out
 images were read at a cross-entropy of 1.39, with AdamW at 1.55 (batches of 128 at 2e-3); in 150
-seconds, the rate at zero, at 1.24 with Muon at 2e-3, 1.16 at 4e-3 and 1.15 in batches of 64 at 2e-3.
+seconds, the rate then at zero, at 1.24 with Muon at 2e-3, 1.16 at 4e-3, and 1.15 at 2e-3 in
+batches of 64.
 
 So its accuracy says what a latent diffusion model can read from latents that were made to be read,
 not what denoising alone learns of photographs.
