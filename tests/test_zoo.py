@@ -76,6 +76,20 @@ def test_unknown_words_warn_but_work():
 
 
 @pytest.mark.slow
+def test_photographs_at_the_card_s_accuracy():
+    from diffzero.data import load
+
+    folder = DATA / "cifar10"
+    if not folder.is_dir():
+        pytest.skip("CIFAR-10 is not there; set DIFFZERO_DATA to a folder that holds it")
+    test = load(str(folder), None, "validation").subset(slice(0, 200))
+    found = dz.ELBO("photos-sd", draws=16).fit(test.classes).predict(list(test.images))
+    right = int((found == np.array(test.classes)[test.labels]).sum())
+    print(json.dumps({"model": "photos-sd", "correct": right, "n": 200}))
+    assert wilson(right, 200)[1] > 0.75
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["tiny-sd", "tiny-clip"])
 def test_fashion_mnist_at_the_card_s_accuracy(model):
     from diffzero.data import load

@@ -11,7 +11,9 @@ from . import options
 from .console import note, say
 
 LOCAL = {"127.0.0.1", "localhost", "::1"}
-BUNDLED = ("tiny-sd", "tiny-flow", "tiny-if", "cifar10-ddpm", "cifar10-dit", "digits-ddpm")
+BUNDLED = (
+    "tiny-sd", "photos-sd", "tiny-flow", "tiny-if", "cifar10-ddpm", "cifar10-dit", "digits-ddpm"
+)  # fmt: skip
 
 
 def serve(
