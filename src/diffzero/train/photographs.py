@@ -15,7 +15,8 @@ from elsewhere; ours learns its own). In two stages:
    diffusion. Images are mirrored and shifted at random; a quarter of a batch is also decoded.
 2. It stays as it is. The U-Net and the text encoder learn to predict the noise, as `tiny-sd`'s do,
    with false captions at the same noise for half of a batch; the classes whose mean images are
-   near come most often (`flow.with_contrasts`).
+   near come most often (`flow.with_contrasts`). At w = 30 the U-Net named 59.0 % [53.4, 64.4] of 300
+   held-out images (8 draws) after 99 steps on an early autoencoder, at w = 8 54.0 % [48.3, 59.6].
 
 Matrices and kernels learn with Muon: in 90 seconds of one core the classes of 1,000 held-out
 images were read at a cross-entropy of 1.39, with AdamW at 1.55 (batches of 128 at 2e-3); in 150
@@ -64,6 +65,7 @@ SIZE, WINDOW, CHANNELS = 32, 16, 8
 CODEC_SHARE = 0.57  # of the minutes
 SHIFT = 3  # most pixels an image is moved by, to each side
 TOLD_RATE, RATE = 4e-3, 2e-3  # of the autoencoder; of the U-Net
+CONTRAST_WEIGHT = 30.0
 SMOOTHING = 0.05  # of the told classes
 KL_WEIGHT = 2e-4
 PRESETS = {
@@ -220,7 +222,9 @@ def train(
     unet: Any = nets["unet"]
     unet.to(memory_format=torch.channels_last)
     denoiser = nn.ModuleDict({"unet": unet, "text": nets["text_encoder"]})
-    loss = denoising_loss(denoiser, latents, sets, Captions(sets, tokens), scale, device, size)
+    loss = denoising_loss(
+        denoiser, latents, sets, Captions(sets, tokens), scale, device, size, CONTRAST_WEIGHT
+    )
     result = loop.fit(
         denoiser, loss, states / "unet.pt", (1 - CODEC_SHARE) * minutes, seed=seed + 1, log=log,
         lr=RATE, ema_decay=0.995, muon="unet", warmup=50,

@@ -404,6 +404,7 @@ def denoising_loss(
     scale: float,
     device: str,
     preset: Preset,
+    weight: float = CONTRAST_WEIGHT,
 ) -> Any:
     """The module's L of a batch drawn with the generator, contrasts included.
 
@@ -416,6 +417,7 @@ def denoising_loss(
         scale: What latents are multiplied with.
         device: `cpu` or `cuda`.
         preset: Images a step, and precision.
+        weight: w of the contrast.
     """
     batch, weights = preset.batch, mix(sets)
     unet = preset.compiled(denoiser["unet"])
@@ -450,7 +452,7 @@ def denoising_loss(
         error = squared[:batch].mean()
         if len(chosen):
             false = squared[batch:]
-            error = error + CONTRAST_WEIGHT * contrast_loss(squared[chosen], false)
+            error = error + weight * contrast_loss(squared[chosen], false)
         return error
 
     return loss
