@@ -15,8 +15,9 @@ from elsewhere; ours learns its own). In two stages:
    diffusion. Images are mirrored and shifted at random; a quarter of a batch is also decoded.
 2. It stays as it is. The U-Net and the text encoder learn to predict the noise, as `tiny-sd`'s do,
    with false captions at the same noise for half of a batch; the classes whose mean images are
-   near come most often (`flow.with_contrasts`). At w = 30 the U-Net named 59.0 % [53.4, 64.4] of 300
-   held-out images (8 draws) after 99 steps on an early autoencoder, at w = 8 54.0 % [48.3, 59.6].
+   near come most often (`flow.with_contrasts`). At w = 30 the U-Net named 59.0 % [53.4, 64.4] of
+   300 held-out images (8 draws) after 99 steps on an early autoencoder, at w = 8 54.0 %
+   [48.3, 59.6].
 
 Matrices and kernels learn with Muon: in 90 seconds of one core the classes of 1,000 held-out
 images were read at a cross-entropy of 1.39, with AdamW at 1.55 (batches of 128 at 2e-3); in 150
@@ -88,20 +89,20 @@ class Told(nn.Module):
         side = SIZE // 2 ** (len(vae.config.block_out_channels) - 1)
         self.head = nn.Linear(vae.config.latent_channels * side**2, classes)
 
-    def forward(self, x: Tensor, decoded: int, t: Tensor, eps: Tensor, noise: Tensor) -> Any:
+    def forward(self, x: Tensor, decoded: int, bar: Tensor, eps: Tensor, noise: Tensor) -> Any:
         """Class logits, decoded images, and the KL divergence.
 
         Args:
             x: Images `[b, 3, SIZE, SIZE]` in [-1, 1].
             decoded: How many of the first are decoded.
-            t: alpha^2 of the diffusion, `[b, 1, 1, 1]`.
+            bar: alpha^2 of the diffusion, `[b, 1, 1, 1]`.
             eps: Its noise, of the latents' shape.
             noise: The posterior's, likewise.
         """
         mean, log_var = self.vae.quant_conv(self.vae.encoder(x)).float().chunk(2, 1)
         log_var = log_var.clamp(-30, 20)
         z = mean + torch.exp(0.5 * log_var) * noise
-        z_t = t.sqrt() * z / z.detach().std() + (1 - t).sqrt() * eps
+        z_t = bar.sqrt() * z / z.detach().std() + (1 - bar).sqrt() * eps
         back = self.vae.decoder(self.vae.post_quant_conv(z[:decoded]))
         kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
         return self.head(z_t.flatten(1)).float(), back.float(), kl
