@@ -64,6 +64,7 @@ def test_demo_writes_its_picture_and_table(tmp_path, monkeypatch, capsys):
     code = run(monkeypatch, "demo", own, "--limit", 8, "--draws", 4, "--out", out)
     text = capsys.readouterr().out
     assert code == 0 and "of 8" in text and "320" in text and "mine.png" in text
+    assert "chelsea.jpg:  cat" in text  # whatever words the user's own images get
     with Image.open(out) as picture:
         assert picture.width > 800 and picture.height > 300
     assert run(monkeypatch, "demo", "--limit", 0) == 2
