@@ -36,6 +36,7 @@ MODELS = {
     "cifar10-ddpm": (["airplane", "cat", "frog", "truck"], ROWS),
     "tiny-sd": (TEXT, TEXT_ROWS),
     "tiny-if": (TEXT, TEXT_ROWS),
+    "photos-sd": (["airplane", "cat", "frog", "truck"], {"elbo": {"draws": 4}}),
     "tiny-clip": (TEXT, {"clip": {}}),
 }
 CASES = [(model, method) for model, (_, methods) in MODELS.items() for method in methods]

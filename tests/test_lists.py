@@ -62,6 +62,7 @@ def test_unknown_words_lead_to_a_model_that_knows_them(monkeypatch, capsys, tmp_
     err = capsys.readouterr().err
     for part in (
         "tiny-sd knows clothes",
+        "photos-sd, which comes with diffzero, knows these words: add --model photos-sd",
         "clip-vit-b-32 (0.6 GB to fetch, 0.6 GB of weights in memory)",
         "stable-diffusion-1.5 (4.3 GB",
         "diffzero fetch clip-vit-b-32",
@@ -72,6 +73,12 @@ def test_unknown_words_lead_to_a_model_that_knows_them(monkeypatch, capsys, tmp_
     assert "none of these" in out and "1 of 1 photos show none of these words" in err
     assert run(monkeypatch, *line, "bag,coat") == 0
     assert "fetch" not in capsys.readouterr().err
+
+
+def test_words_lead_to_the_bundled_models_that_know_them_all():
+    assert advice.bundled_with(["cat", "Dog"]) == ["photos-sd"]
+    assert "tiny-sd" in advice.bundled_with(["sneaker", "bag"])
+    assert advice.bundled_with(["cat", "sneaker"]) == advice.bundled_with(["zebra"]) == []
 
 
 def test_fetching(monkeypatch, capsys):

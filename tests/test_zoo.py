@@ -64,6 +64,7 @@ def test_demo_writes_its_picture_and_table(tmp_path, monkeypatch, capsys):
     code = run(monkeypatch, "demo", own, "--limit", 8, "--draws", 4, "--out", out)
     text = capsys.readouterr().out
     assert code == 0 and "of 8" in text and "320" in text and "mine.png" in text
+    assert "chelsea.jpg:  cat" in text  # whatever words the user's own images get
     with Image.open(out) as picture:
         assert picture.width > 800 and picture.height > 300
     assert run(monkeypatch, "demo", "--limit", 0) == 2
@@ -73,6 +74,20 @@ def test_demo_writes_its_picture_and_table(tmp_path, monkeypatch, capsys):
 def test_unknown_words_warn_but_work():
     with pytest.warns(UserWarning, match="never saw the words zebra"):
         dz.CLIP("tiny-clip").fit(["zebra", "sneaker"])
+
+
+@pytest.mark.slow
+def test_photographs_at_the_card_s_accuracy():
+    from diffzero.data import load
+
+    folder = DATA / "cifar10"
+    if not folder.is_dir():
+        pytest.skip("CIFAR-10 is not there; set DIFFZERO_DATA to a folder that holds it")
+    test = load(str(folder), None, "validation").subset(slice(0, 200))
+    found = dz.ELBO("photos-sd", draws=16).fit(test.classes).predict(list(test.images))
+    right = int((found == np.array(test.classes)[test.labels]).sum())
+    print(json.dumps({"model": "photos-sd", "correct": right, "n": 200}))
+    assert wilson(right, 200)[1] > 0.75
 
 
 @pytest.mark.slow

@@ -250,5 +250,9 @@ def unknown_words(reader: Reader, label: str) -> list[str]:
     """Words of a label that a model with a closed vocabulary never saw."""
     if reader.vocabulary is None:
         return []
-    words = re.findall(r"[^\W\d_]+|\S", label.lower())  # a sign or an emoji is a word too
-    return [w for w in words if w not in reader.vocabulary]
+    return [w for w in words_in(label) if w not in reader.vocabulary]
+
+
+def words_in(label: str) -> list[str]:
+    """The words of a label in lower case; a digit, a sign or an emoji is one too."""
+    return re.findall(r"[^\W\d_]+|\S", label.lower())

@@ -54,7 +54,19 @@ def advise_on_words(classifier: Any, labels: Sequence[str]) -> None:
 
     model = classifier.backbone_
     if any(unknown_words(model, label) for label in labels):
-        note(f"{model.name} knows {_about(model.name)}. {other_models()}.")
+        here = [f"{name}, which comes with diffzero, knows these words: add --model {name}. "
+                for name in bundled_with(labels)]  # fmt: skip
+        note(f"{model.name} knows {_about(model.name)}. {''.join(here[:1])}{other_models()}.")
+
+
+def bundled_with(labels: Sequence[str]) -> list[str]:
+    """Bundled diffusion models whose captions had every word of the labels."""
+    from ..models.cards import cards
+    from ..prompts import words_in
+
+    words = {word for label in labels for word in words_in(label)}
+    readers = [c for c in cards().values() if c.bundled and c.family != "clip"]
+    return [c.name for c in readers if words <= set(c.vocabulary or ())]
 
 
 def advise_on_none(classifier: Any, none: int, photos: int) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SHOWN = 24
+# Chelsea the cat, photographed by Stefan van der Walt, CC0 (scikit-image distributes her whole).
+PHOTO, PHOTO_MODEL = Path(__file__).parent / "chelsea.jpg", "photos-sd"
 
 
 def demo(
@@ -58,9 +60,30 @@ def demo(
         ["method", "model", "accuracy [95 % interval]", "evaluations", "seconds"], [row, baseline]
     )
     print_table(["hardest", "truth", "first", "second", "third", ""], digits.hardest_rows(proba))
-    panels = (own.panels(elbo, digits.names) + digits.panels(proba))[:SHOWN]
+    cat = photograph(place, draws=draws, **settings)
+    panels = (own.panels(elbo, digits.names) + cat + digits.panels(proba))[:SHOWN]
     picture(panels, _title(row, baseline, draws), out)
     say(f"picture: {out}")
+
+
+def photograph(place: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
+    """Classify the photograph that comes along, and print its line.
+
+    Args:
+        place: Device and dtype of the model.
+        settings: Arguments of `ELBO`.
+    """
+    from ..data import caption_words
+    from ..methods.elbo import ELBO
+    from ..models.load import load
+
+    words = list(caption_words()["cifar10"]["classes"])
+    note(
+        f"a photograph (Chelsea, by Stefan van der Walt, CC0), {len(words)} words that "
+        f"{PHOTO_MODEL} knows"
+    )
+    elbo = ELBO(load(PHOTO_MODEL, **place), **settings).fit(words)
+    return Own([str(PHOTO)], words).panels(elbo, words)
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,8 @@ class Own:
             pixels = load_image(path)
             proba = classifier.predict_proba([pixels])[0]
             best = int(proba.argmax())
-            say(f"{printable(path)}:  {printable(words[best])} {100 * proba[best]:.1f} %")
+            name = path if path != str(PHOTO) else PHOTO.name
+            say(f"{printable(name)}:  {printable(words[best])} {100 * proba[best]:.1f} %")
             found.append(
                 {"image": _thumbnail(pixels), "proba": proba, "names": words, "truth": None,
                  "caption": printable(Path(path).name)}

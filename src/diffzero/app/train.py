@@ -16,7 +16,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="tiny-sd, tiny-flow, tiny-if, tiny-clip, digits-ddpm, cifar10-ddpm, cifar10-dit."
+            help="tiny-sd, photos-sd, tiny-flow, tiny-if, tiny-clip, digits-ddpm, cifar10-ddpm, "
+            "cifar10-dit."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; run again to resume.")],

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from ..errors import InputError
 WARMUP_STEPS = 200
 
 
+@cache
 def bfloat16_pays(width: int = 512) -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 faster than of float32, by trying it."""
+    """Whether this CPU multiplies bfloat16 matrices faster than float32 ones; tried once."""
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(width, width, dtype=dtype)
@@ -168,6 +170,9 @@ def _optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon for the matrices that it is meant for, at updates of AdamW's size.
 
+    Kernels of convolutions `[out, in, h, w]` are matrices `[out, in * h * w]` to Muon, which
+    torch's refuses: they get `ConvolutionMuon`.
+
     References:
         Jordan et al., Muon, 2024. https://kellerjordan.github.io/posts/muon/
         Liu et al., Muon is Scalable for LLM Training, 2025. https://arxiv.org/abs/2502.16982
@@ -175,7 +180,8 @@ def _optimizers(
     named = dict(module.named_parameters())
     able = muon is not None and hasattr(torch.optim, "Muon")
     chosen = {k for k, p in named.items() if able and str(muon) in k and p.ndim == 2}
-    rest = [p for k, p in named.items() if k not in chosen]
+    kernels = {k for k, p in named.items() if able and str(muon) in k and p.ndim == 4}
+    rest = [p for k, p in named.items() if k not in chosen | kernels]
     found: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=weight_decay)
     ]
@@ -184,7 +190,59 @@ def _optimizers(
         found.append(
             torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         )
+    if kernels:
+        found.append(ConvolutionMuon([named[k] for k in sorted(kernels)], weight_decay))
     return found
+
+
+class ConvolutionMuon(torch.optim.Optimizer):
+    """Muon on kernels of convolutions, each as a matrix `[out, in * h * w]`.
+
+    The step is the momentum with all its singular values near 1, times `0.2 sqrt(max(rows,
+    columns))`, which gives it the root mean square of AdamW's (Liu et al. 2025).
+
+    Args:
+        kernels: Weights `[out, in, h, w]`.
+        weight_decay: Times the rate, of the weights a step.
+        momentum: Nesterov's.
+    """
+
+    def __init__(
+        self, kernels: list[nn.Parameter], weight_decay: float, momentum: float = 0.95
+    ) -> None:
+        super().__init__(kernels, {"lr": 1e-3, "decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move every kernel that has a gradient."""
+        for group in self.param_groups:
+            for kernel in group["params"]:
+                if kernel.grad is None:
+                    continue
+                state = self.state[kernel]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(kernel)
+                mean = state["momentum"].lerp_(kernel.grad, 1 - group["momentum"])
+                wanted = kernel.grad.lerp(mean, group["momentum"])
+                update = orthogonalised(wanted.flatten(1)).view_as(wanted)
+                size = 0.2 * math.sqrt(max(len(wanted), wanted[0].numel()))
+                kernel.mul_(1 - group["lr"] * group["decay"]).sub_(
+                    update, alpha=group["lr"] * size
+                )
+
+
+def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """The matrix with its singular values brought to between about 0.7 and 1.2.
+
+    `X <- a X + (b A + c A^2) X` with `A = X X^T`, Jordan et al.'s quintic, in bfloat16.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).bfloat16()
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 class _Run:

@@ -52,6 +52,7 @@ FAMILIES = {
     "tiny-if": "deepfloyd",
     "tiny-clip": "clip",
     "tiny-flow": "sd3",
+    "photos-sd": "stable-diffusion",
 }
 
 
@@ -334,6 +335,10 @@ def _what(recipe: str, side: int) -> str:
         "tiny-sd's AutoencoderKL (32 pixels to 8x8x4), SD3Transformer2DModel, two "
         "CLIPTextModelWithProjection, of which the first is tiny-sd's with a third layer, and "
         "T5EncoderModel. It saw false captions at the same noise, see `train/flow.py`.",
+        "photos-sd": "A text-to-image latent diffusion model of photographs in Stable Diffusion's "
+        "on-disk format: CLIPTextModel, AutoencoderKL (32 pixels to 8x8x8), UNet2DConditionModel, "
+        "a small tokenizer. Its autoencoder was told the classes of the images and its U-Net saw "
+        "false captions at the same noise, see `train/photographs.py`.",
         "tiny-clip": "A CLIPModel trained on the captions of tiny-sd: the baseline.",
     }[recipe]
 
@@ -347,7 +352,8 @@ def _facts(sources: list[str], sets: list[data.Labelled], side: int, command: st
     counts = ", ".join(f"{len(held_out(s)[0].labels):,} images of {s.name}" for s in sets)
     texts = (
         f"* **Data**: {counts}, brought to {side} pixels; captions from `data/captions.yaml` "
-        "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3.",
+        "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3; "
+        "CIFAR's authors state no terms.",
         f"* **Command**: `{command.format(flags)}`",
     )
     return "\n".join(

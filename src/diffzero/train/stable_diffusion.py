@@ -92,6 +92,8 @@ class Preset:
         vae_batch: Images a step of the autoencoder.
         batch: Images a step of the U-Net.
         fast: bfloat16 autocast and torch.compile.
+        latents: Channels of the latents.
+        half: bfloat16 autocast alone, on CPUs where that pays.
     """
 
     vae: tuple[int, ...]
@@ -99,11 +101,14 @@ class Preset:
     vae_batch: int
     batch: int
     fast: bool
+    latents: int = 4
+    half: bool = False
 
     def precision(self, device: str) -> AbstractContextManager:
-        """Autocast where the preset is fast."""
+        """Autocast where the preset is fast, or halves and the CPU is faster so."""
         kind = torch.device(device).type
-        return torch.autocast(kind, torch.bfloat16) if self.fast else nullcontext()
+        lower = self.fast or (self.half and loop.bfloat16_pays())
+        return torch.autocast(kind, torch.bfloat16) if lower else nullcontext()
 
     def compiled(self, module: Any) -> Any:
         """The module to call: compiled where the preset is fast."""
@@ -129,7 +134,9 @@ def preset_for(device: str, preset: str | None) -> Preset:
     return PRESETS[name]
 
 
-def components(tokens: Any, preset: Preset = PRESETS["cpu"]) -> dict[str, nn.Module]:
+def components(
+    tokens: Any, preset: Preset = PRESETS["cpu"], window: int = WINDOW
+) -> dict[str, nn.Module]:
     """The networks of the pipeline, untrained: vae, unet and text_encoder."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -139,12 +146,14 @@ def components(tokens: Any, preset: Preset = PRESETS["cpu"]) -> dict[str, nn.Mod
         down_block_types=("DownEncoderBlock2D",) * len(preset.vae),
         up_block_types=("UpDecoderBlock2D",) * len(preset.vae),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=preset.latents,
         norm_num_groups=16,
         sample_size=SIZE,
     )
     unet = UNet2DConditionModel(
         sample_size=SIZE // 2 ** (len(preset.vae) - 1),
+        in_channels=preset.latents,
+        out_channels=preset.latents,
         block_out_channels=preset.unet,
         down_block_types=("CrossAttnDownBlock2D",) * len(preset.unet),
         up_block_types=("CrossAttnUpBlock2D",) * len(preset.unet),
@@ -153,11 +162,11 @@ def components(tokens: Any, preset: Preset = PRESETS["cpu"]) -> dict[str, nn.Mod
         attention_head_dim=4,
         norm_num_groups=16,
     )
-    text = CLIPTextModel(text_config(tokens, CLIPTextConfig))
+    text = CLIPTextModel(text_config(tokens, CLIPTextConfig, window))
     return {"vae": vae, "unet": unet, "text_encoder": text}
 
 
-def text_config(tokens: Any, cls: type) -> Any:
+def text_config(tokens: Any, cls: type, window: int = WINDOW) -> Any:
     """The small text encoder shared by `tiny-sd` and `tiny-clip`."""
     return cls(
         vocab_size=len(tokens),
@@ -165,7 +174,7 @@ def text_config(tokens: Any, cls: type) -> Any:
         intermediate_size=2 * HIDDEN,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=WINDOW,
+        max_position_embeddings=window,
         projection_dim=64,
         bos_token_id=tokens.bos_token_id,
         eos_token_id=tokens.eos_token_id,
@@ -267,7 +276,7 @@ def train(
     denoiser = nn.ModuleDict({"unet": nets["unet"], "text": text})
     unet: Any = nets["unet"]
     unet.to(memory_format=torch.channels_last)
-    loss = _denoising_loss(denoiser, latents, sets, captions, scale, device, size)
+    loss = denoising_loss(denoiser, latents, sets, captions, scale, device, size)
     fit = partial(loop.fit, denoiser, loss, log=log, ema_decay=0.9995)
     if spent:  # what the U-Net does not use yet would be unlearned
         text.requires_grad_(False)
@@ -387,7 +396,7 @@ def _latents(vae: Any, pixels: torch.Tensor, vary: bool, device: str, seed: int)
     return torch.cat(out)
 
 
-def _denoising_loss(
+def denoising_loss(
     denoiser: nn.ModuleDict,
     latents: list[torch.Tensor],
     sets: list[data.Labelled],
@@ -395,7 +404,21 @@ def _denoising_loss(
     scale: float,
     device: str,
     preset: Preset,
+    weight: float = CONTRAST_WEIGHT,
 ) -> Any:
+    """The module's L of a batch drawn with the generator, contrasts included.
+
+    Args:
+        denoiser: `unet` and `text`, the encoder.
+        latents: Of each set `[n, c, h, w]`, unscaled; images in the order of the labels, again
+            and again where there are several variants of each.
+        sets: Their labels.
+        captions: Theirs.
+        scale: What latents are multiplied with.
+        device: `cpu` or `cuda`.
+        preset: Images a step, and precision.
+        weight: w of the contrast.
+    """
     batch, weights = preset.batch, mix(sets)
     unet = preset.compiled(denoiser["unet"])
     bars = noise_scheduler().alphas_cumprod
@@ -421,14 +444,15 @@ def _denoising_loss(
         twice = torch.cat([torch.arange(batch), chosen])
         x_t, t, eps = x_t[twice].to(device), t[twice].to(device), eps[twice].to(device)
         x_t = x_t.contiguous(memory_format=torch.channels_last)
-        with preset.precision(device):
+        few = loop.attention_of_few_tokens(torch.device(device).type)
+        with preset.precision(device), few:
             text = denoiser["text"](captions.ids[unique].to(device)).last_hidden_state
             predicted = unet(x_t, t, text[inverse.to(device)]).sample
         squared = (predicted.float() - eps).square()
         error = squared[:batch].mean()
         if len(chosen):
             false = squared[batch:]
-            error = error + CONTRAST_WEIGHT * contrast_loss(squared[chosen], false)
+            error = error + weight * contrast_loss(squared[chosen], false)
         return error
 
     return loss
