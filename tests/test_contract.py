@@ -130,6 +130,7 @@ def test_threads_may_share_a_model(case):
             assert close(logits, alone[(i + j) % 4])
 
 
+@pytest.mark.filterwarnings("ignore:.*distilled from a guided network")
 def test_arguments_set_after_fit_take_effect(case):
     classifier, images, words = case
     before = classifier.scores(images[:1]).logits

@@ -210,8 +210,11 @@ def write_csv(path, rows):
 
 
 def test_csv_with_missing_and_unknown_labels(monkeypatch, capsys, mix, tmp_path):
-    good = [(str(p.relative_to(tmp_path)), p.parent.name) for p in sorted(mix.rglob("*.png"))[5:9]]
-    bad = [("mix/nowhere.png", good[0][1]), (good[0][0], ""), (good[1][0], "zebra"), ("", "x")]
+    rows = [
+        (str(p.relative_to(tmp_path)), p.parent.name) for p in sorted(mix.rglob("*.png"))[5:10]
+    ]
+    good, other = rows[:4], rows[4][0]
+    bad = [("mix/nowhere.png", good[0][1]), (good[0][0], ""), (other, "zebra"), ("", "x")]
     write_csv(tmp_path / "list.csv", good + bad)
     assert run(monkeypatch, "evaluate", "--data", tmp_path / "list.csv", "--classes", "mnist",
                "--model", "tiny-clip", "--out", tmp_path / "run") == 2  # fmt: skip

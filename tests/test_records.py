@@ -20,7 +20,7 @@ from test_cli import run
 class Fake:
     """Scores by mean colour; keeps how much it was given at once."""
 
-    calibrated = True
+    calibrated, stops_early = True, False
     method, names_, seed, batch_size = "fake", ["dark", "light"], 0, 8
 
     def __init__(self, evals=2, broken=()):
