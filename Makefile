@@ -1,16 +1,23 @@
 # `make demo` and `make test` work on a fresh clone: they make .venv, pinned by constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
+BASE := .venv/.base
 READY := .venv/.ready
 
 .PHONY: demo test test-slow lint format docs clean
 
-$(READY): pyproject.toml constraints.txt
+# What the demo needs; what tests need comes on top.
+$(BASE): pyproject.toml constraints.txt
+	@echo "Installing into .venv: some minutes, with little to see."
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $(BASE)
+
+$(READY): $(BASE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(READY)
 
-demo: $(READY)
+demo: $(BASE)
 	$(BIN)/diffzero demo
 
 lint: $(READY)
