@@ -53,8 +53,10 @@ def explain(
     # A model without maps is refused before any work.
     looks = None if attention is None else looking(classifier.backbone_, names, seed)
     evals = classifier.count_evals(len(names)) + classifier.count_evals(2)
+    more = 0 if looks is None else looks.count_evals(2)
     note(
-        f"1 image, {len(names)} labels, elbo on {classifier.backbone_.name}: {evals:,} evaluations"
+        f"1 image, {len(names)} labels, elbo on {classifier.backbone_.name}: "
+        f"{evals + more:,} evaluations"
     )
     with progress_bar(evals) as progress:
         scores = classifier.scores([photo], progress=progress)
