@@ -2,11 +2,11 @@
 
     python benchmarks/families.py [--tflops 100] [--words 10] [--json FILE]
 
-No weights are needed: every network is built on torch's `meta` device, configured as its checkpoint
+No weights are needed: networks are built on torch's `meta` device, configured as the checkpoint
 is, from memory, and one forward pass is counted there (`torch.utils.flop_counter`: products of
 matrices, convolutions and attention, two operations for a multiplication and its addition). Text
 encoders and autoencoders, which run once per prompt and once per image, are left out. Seconds
-follow from a speed that a GPU is assumed to keep up. Lumina and Z-Image read the lengths of prompts
+follow from a speed that a GPU is taken to keep up. Lumina and Z-Image read the lengths of prompts
 from numbers, which `meta` does not have, and are missing.
 
     seconds per image = words x draws x FLOP of an evaluation / speed
