@@ -222,9 +222,10 @@ def with_contrasts(labelled: data.Labelled) -> data.Labelled:
     nearest mean image first."""
     if labelled.contrasts or labelled.whole:
         return labelled
-    means = np.stack(
-        [labelled.images[labelled.labels == k].mean(0) for k in range(len(labelled.classes))]
-    ).reshape(len(labelled.classes), -1)
+    of_class = [labelled.labels == k for k in range(len(labelled.classes))]
+    means = np.stack(  # a class without images is as near as the whole set
+        [labelled.images[chosen if chosen.any() else ...].mean(0) for chosen in of_class]
+    ).reshape(len(of_class), -1)
     order = np.square(means[:, None] - means[None]).sum(-1).argsort(1, kind="stable")
     said = [f"a photo of a {name}" for name in labelled.classes]
     return replace(labelled, contrasts=[[said[j] for j in row] for row in order])
