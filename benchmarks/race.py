@@ -1,12 +1,13 @@
 """Accuracy against evaluations: dense draws, races and stages of fixed length, same images.
 
     python benchmarks/race.py --data FASHION [--limit 1000] [--draws 64] [--keep FOLDER]
-        [--skip 0] [--plot race.png]
+        [--skip 0] [--held-out] [--plot race.png]
 
 Every draw of every class is computed once with `tiny-sd` and kept in FOLDER in parts, so that
 an interrupted run goes on and every rule is then replayed over the same errors. Stages of fixed
 length are those of the public diffusion classifier: all classes take 4 draws, the best 5 32 in
 all, the best of these is the answer. `--skip` leaves the first images out of the table.
+`--held-out` takes images held out of training, to choose rules on, instead of validation's.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 from scipy.special import softmax
 
 import diffzero as dz
-from diffzero.data.arrays import load
+from diffzero.data import held_out, load
 from diffzero.evaluate.metrics import expected_calibration_error, mcnemar, percent
 from diffzero.noise import image_key, quantiles
 from diffzero.scoring.replay import simulate
@@ -28,7 +29,9 @@ PART = 25  # images
 
 def kept_draws(options):
     """Errors `[n, draws, k]`, places `[n, draws]`, labels `[n]`, and the card's temperatures."""
-    data = load(f"fashion-mnist={options.data}", None, "validation")
+    split = "train" if options.held_out else "validation"
+    data = load(f"fashion-mnist={options.data}", None, split)
+    data = held_out(data)[1] if options.held_out else data
     classifier = dz.ELBO("tiny-sd", draws=options.draws).fit([n[0] for n in data.names])
     parts = []
     for start in range(0, options.limit, PART):
@@ -107,6 +110,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--held-out", action="store_true", help="Give another --keep, too.")
     parser.add_argument("--draws", type=int, default=64)
     parser.add_argument("--keep", type=Path, default=Path("race-draws"))
     parser.add_argument("--kept-only", action="store_true", help="No part that is not kept.")

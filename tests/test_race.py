@@ -126,3 +126,28 @@ def test_a_gradient_before_the_race_makes_the_cost_nearly_independent_of_the_cla
     best = scores.logits.argmax(1)
     for facts, c in zip(scores.facts, best, strict=True):  # what the race said is kept
         assert facts["stopped"] and many.classes[c] in facts["label_set"]
+
+
+def test_blocks_have_times_of_their_own_and_races_move_by_whole_ones(oracle):
+    backbone, images, _ = oracle
+    race = dz.Race(backbone, block=8, max_draws=36).fit(backbone.classes)
+    scores, cubes = race.scores_and_draws(images[:4])
+    for facts in scores.facts:
+        assert all(n % 8 == 0 and 16 <= n <= 32 for n in facts["draws"])
+    places = race.places_of(7, np.arange(16))
+    own = (places[:8, None] - places[8:]) % 0.125  # each block is an even grid with its own shift
+    assert np.allclose(own, own[0, 0]) and 1e-6 < own[0, 0] < 0.125 - 1e-6
+    first = dz.ELBO(backbone, draws=8).fit(backbone.classes)
+    for cube, whole in zip(cubes, first.draw_errors(images[:4]), strict=True):
+        assert np.allclose(cube[:8], whole, rtol=1e-9)
+    with pytest.raises(dz.InputError, match="at least two blocks of 32"):
+        dz.Race(backbone, block=32, max_draws=63).fit(backbone.classes)
+
+
+def test_the_plain_variance_counts_the_trend_in_time_and_draws_more(problem):
+    backbone, images, _ = problem
+    cost = {}
+    for variance in ("successive", "plain"):
+        race = dz.Race(backbone, variance=variance, max_draws=64).fit(backbone.classes)
+        cost[variance] = race.scores(images[:20]).evals.sum()
+    assert cost["successive"] < cost["plain"]

@@ -120,7 +120,7 @@ def test_it_classifies_digits_with_the_class_conditional_model():
     [
         ({"rate": 0}, "rate must be a number above 0"),
         ({"steps": 0}, "steps must be a whole number from 1"),
-        ({"optimizer": "sgd"}, "optimizer must be one of mirror, adam"),
+        ({"optimizer": "sgd"}, "optimizer must be one of mirror, adam, simplex"),
         ({"t_range": (0.5, 0.2)}, r"t_range must be \(min, max\) with min < max"),
     ],
 )

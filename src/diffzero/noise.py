@@ -38,14 +38,22 @@ def radical_inverse(n: np.ndarray) -> np.ndarray:
     return out
 
 
-def quantiles(key: int, draws: np.ndarray) -> np.ndarray:
+def quantiles(key: int, draws: np.ndarray, block: int | None = None) -> np.ndarray:
     """Place in [0, 1) of each draw: bit-reversed, with one random shift an image, mod 1.
 
     The first 2^n draws form an even grid for every n, and further draws fill its gaps, so more
     draws refine a score without computing any of it again.
+
+    Args:
+        key: Randomness of the image.
+        draws: Their numbers, int64 `[n]`.
+        block: Draws after which the sequence begins anew with another shift, so that the means of
+            blocks are independent; None for one endless sequence, which is the first block's.
     """
-    shift = _generator(key, -1).random()
-    return (radical_inverse(draws) + shift) % 1.0
+    draws = np.asarray(draws)
+    of = draws // block if block else np.zeros_like(draws)
+    shifts = _generator(key, -1).random(int(of.max(initial=0)) + 1)
+    return (radical_inverse(draws - of * (block or 0)) + shifts[of]) % 1.0
 
 
 def gaussian(key: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -23,8 +23,6 @@ from ..temperature import temperatures_at
 from .intervals import mean_interval
 from .records import batches
 
-SETTINGS = ("delta", "min_draws", "max_draws", "boundary")
-
 
 def race_settings(config: dict[str, Any]) -> dict[str, Any] | None:
     """Arguments of the race of a run, its own or that behind a shortlist; None without a race."""
@@ -70,7 +68,7 @@ class Replayed:
     """Races over the draws of a run.
 
     Attributes:
-        settings: `SETTINGS` of the race.
+        settings: Arguments of the race that say when classes leave.
         logits: Before any scaling, float64 `[n, k]`.
         draws: Of each class, int64 `[n, k]`.
         facts: As in the records of `methods.race`, but for `label_set`, whose classes are numbers.
@@ -115,8 +113,10 @@ def replayed(
         "min_draws": min(own.get("min_draws", 4), draws),
         "max_draws": draws,
         "boundary": own.get("boundary", "predictive"),
+        "variance": own.get("variance", "successive"),
+        "block": own.get("block"),
     }
-    rule = Rule(**settings)
+    rule = Rule.blocked(**settings)
     order = np.argsort(np.argsort(t, axis=1), axis=1) / t.shape[1]  # of which the order counts
     found = [simulate(e[:, :, 0], p, rule) for e, p in zip(errors, order, strict=True)]
     facts = [

@@ -69,7 +69,11 @@ class ErrorMethod(DiffusionMethod):
 
     def times_of(self, key: int, draws: np.ndarray) -> np.ndarray:
         """Times of draws of the image with this key, float64 `[n]`."""
-        return self.times_.at(quantiles(key, draws))
+        return self.times_.at(self.places_of(key, draws))
+
+    def places_of(self, key: int, draws: np.ndarray) -> np.ndarray:
+        """Their places in [0, 1), of which times are made."""
+        return quantiles(key, draws)
 
     def draw_errors(
         self,

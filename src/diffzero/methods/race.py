@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ..noise import quantiles
-from ..options import ANYTHING, number, one_of, option, whole
+from ..options import ANYTHING, NOTHING, number, one_of, option, whole
 from ..scoring import racing
 from ..scoring.engine import Jobs, Outcome, Program, Subject
 from ..scoring.rules import Rule
@@ -70,6 +70,11 @@ class Race(ErrorMethod):
         min_draws: Draws before a class may leave.
         max_draws: Draws at which a race ends.
         boundary: `predictive`, or the more cautious `mixture`, see `diffzero.scoring.rules`.
+        variance: Of a difference over draws: `successive`, which leaves out how differences change
+            with time, or `plain`, which counts it and is the safer where they are skewed.
+        block: Draws of a block with random times of its own; blocks are independent, races move
+            by whole ones, and the plain variance of their means counts. None for one sequence of
+            times, whose draws are those of `ELBO`.
         weights: See `ELBO`.
         loss: See `ELBO`.
         target: See `ELBO`.
@@ -96,6 +101,8 @@ class Race(ErrorMethod):
     min_draws: int = option(4, whole(2, 1_024))
     max_draws: int = option(64, whole(2, 1_024))
     boundary: str = option("predictive", one_of("predictive", "mixture"))
+    variance: str = option("successive", one_of("successive", "plain"))
+    block: int | None = option(None, whole(2, 512) | NOTHING)
 
     def count_evals(self, n_labels: int) -> int:
         """`max_draws * classes`, twice that with guidance: as if no class left early."""
@@ -108,11 +115,15 @@ class Race(ErrorMethod):
 
     def _check_options(self) -> None:
         super()._check_options()
-        self._rule = Rule(
-            self.delta, min(self.min_draws, self.max_draws), self.max_draws,
-            boundary=self.boundary,  # type: ignore[arg-type]
+        self._rule = Rule.blocked(
+            delta=self.delta, min_draws=self.min_draws, max_draws=self.max_draws,
+            boundary=self.boundary, variance=self.variance, block=self.block,
         )  # fmt: skip
         self._fitted = fitted_by_draws(self.backbone_.temperatures, "elbo", self.settings())
+
+    def places_of(self, key: int, draws: np.ndarray) -> np.ndarray:
+        """As those of `ELBO`, or blocks with shifts of their own."""
+        return quantiles(key, draws, self.block)
 
     def watched(self, tell: Callable[[int, Look], None] | None) -> Self:
         """Have every look at a race told, as it happens.
@@ -142,11 +153,11 @@ class Race(ErrorMethod):
     def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
         rows = classes.rows[image]
         race, tell = racing.Race(len(rows), self._rule), getattr(self, "_tell", None)
-        cube = np.full((self.max_draws, len(rows), 1), np.nan)
+        cube = np.full((self._rule.max_draws, len(rows), 1), np.nan)
         while (now := race.standing).reason == "running":
             first = int(race.draws.max())
-            draws = np.arange(first, min(first + now.next_draws, self.max_draws))
-            place = quantiles(subject.key, draws)
+            draws = np.arange(first, first + now.next_draws)
+            place = self.places_of(subject.key, draws)
             t = self.times_.at(place)
             errors = yield Jobs.dense(rows[now.alive], draws, t)
             errors = errors.reshape(len(draws), -1)

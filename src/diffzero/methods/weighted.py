@@ -16,6 +16,13 @@ screen. On the oracle, where a soft condition mixes densities, L with `weights="
 
     dL/dw_c = 1 - K p(c | x).
 
+`optimizer="simplex"` mixes what the network says of each class instead of the conditions, and
+solves for the weights exactly (`diffzero.scoring.simplex`):
+
+    min over the simplex of  mean over draws of  lambda_t ||eps - sum_c w_c eps_hat(x_t, t, c)||^2.
+
+It needs every class's answer, and no gradient.
+
 As printed, Algorithm 7 repeats Algorithm 6; this is what its text describes.
 
 References:
@@ -48,6 +55,7 @@ from ..options import (
 )
 from ..scoring.denoising import distance, noised
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
+from ..scoring.simplex import simplex_weights
 from ..scoring.times import Times, Weights
 from .common import Classes, DiffusionMethod, gradient
 
@@ -65,7 +73,8 @@ class Weighted(DiffusionMethod):
         steps: Descents; 1 ranks the classes by the gradient at uniform weights (with `mirror`;
             Adam's first step keeps the order alone).
         draws: Noise draws per step; successive steps continue one nested sequence.
-        optimizer: `mirror` (exponentiated gradient) or `adam` on the logits v, w = softmax(v).
+        optimizer: `mirror` (exponentiated gradient), `adam` on the logits v, w = softmax(v), or
+            `simplex`, an exact solution over all `steps * draws` draws of every class.
         rate: Step size. The loss is a mean over draws of errors summed over dimensions.
         weights: `uniform` draws t uniformly with weight 1; `elbo` draws lambda uniformly, with
             the weight that makes the loss a bound on `-log p`.
@@ -81,14 +90,17 @@ class Weighted(DiffusionMethod):
 
     method: ClassVar[str] = "weighted"
     cost: ClassVar[str] = (
-        "steps * draws, and as many vector-Jacobian products, whatever the number of classes"
+        "steps * draws, and as many vector-Jacobian products, whatever the number of classes; "
+        "with simplex steps * draws * classes and none"
     )
     draw_arguments: ClassVar[tuple[str, ...]] = ("steps", "draws")
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     steps: int = option(16, STEPS)
     draws: int = option(4, DRAWS)
-    optimizer: Literal["mirror", "adam"] = option("mirror", one_of("mirror", "adam"))
+    optimizer: Literal["mirror", "adam", "simplex"] = option(
+        "mirror", one_of("mirror", "adam", "simplex")
+    )
     rate: float = option(0.03, number(0, 1e6, above=True))
     weights: Weights = option("uniform", one_of("uniform", "elbo"))
     t_range: tuple[float, float] | None = option(None, interval(0, 1) | NOTHING)
@@ -96,8 +108,8 @@ class Weighted(DiffusionMethod):
     template: str | None = option(None, TEMPLATES)
 
     def count_evals(self, n_labels: int) -> int:
-        """`steps * draws`."""
-        return self.steps * self.draws
+        """`steps * draws`, with `simplex` times classes."""
+        return self.steps * self.draws * (n_labels if self.optimizer == "simplex" else 1)
 
     def _check_options(self) -> None:
         schedule = self.backbone_.schedule
@@ -128,6 +140,8 @@ class Weighted(DiffusionMethod):
 
     def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
         assert isinstance(classes, WeightedClasses)
+        if self._exact(classes):
+            return (yield from self._solved(subject, classes.rows[image]))
         v = torch.zeros(len(classes.rows[image]), dtype=torch.float64)
         adam, total = torch.optim.Adam([v], lr=self.rate), torch.zeros_like(v)
         for step in range(self.steps):
@@ -148,10 +162,32 @@ class Weighted(DiffusionMethod):
                 adam.step()
         return Outcome(v.log_softmax(0).numpy(), extra=total.numpy())
 
+    def _exact(self, classes: WeightedClasses) -> bool:
+        return self.optimizer == "simplex" and not classes.still
+
+    def _solved(self, subject: Subject, rows: np.ndarray) -> Program:
+        """Weights from inner products of the residuals of all classes, summed step by
+        step: residuals of all draws at once may not fit in memory."""
+        gram = np.zeros((len(rows), len(rows)))
+        for step in range(self.steps):
+            draws = np.arange(step * self.draws, (step + 1) * self.draws)
+            t = self.times_.at(quantiles(subject.key, draws))
+            said = yield Jobs.dense(rows, draws, t)
+            residuals = said.reshape(len(draws), len(rows), -1).astype(np.float64)
+            gram += np.einsum("n,nkd,nld->kl", self.times_.weight(t), residuals, residuals)
+        w = simplex_weights(gram)
+        return Outcome(np.log(np.maximum(w, np.exp(LEAST))))
+
     def _evaluate(self, batch: Batch, classes: Classes) -> Results:
-        """`dL/dw` of each row's own loss, float64 `[n, k]`."""
+        """`dL/dw` of each row's own loss, float64 `[n, k]`; for `simplex` what the network says of
+        the noise less the noise, `[n, d]`."""
         assert isinstance(classes, WeightedClasses) and classes.table is not None
         model, x_0 = self.model_, batch.x_0
+        if self._exact(classes):
+            x_t, t, eps = noised(model, x_0, batch.t, batch.keys, batch.draw)
+            with torch.inference_mode():
+                said = model.forward(x_t, t, classes.of(batch)).eps
+            return Results((said - eps).flatten(1).cpu().numpy(), model.denoiser.cost)
         cond = classes.table[torch.tensor(classes.sets[batch.lane], device=x_0.device)]
         x_t, t, eps = noised(model, x_0, batch.t, batch.keys, batch.draw)
         w: Tensor = torch.stack(batch.states)[torch.from_numpy(batch.subject)]

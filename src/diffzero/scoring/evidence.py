@@ -5,10 +5,10 @@ would exceed `log(1 / alpha)` at any time with probability at most alpha (Ville'
 may therefore look after every draw.
 
 What each assumes. `student_evidence` holds for draws that are normal given the image, and for
-others approximately as draws grow; strong skew against the leader weakens it. `betting_evidence`
-is exact for independent draws above a stated bound. `predictive_evidence` is a posterior
-probability under a flat prior on the mean; looking often costs it nothing on average over images
-of all margins, but an image that is an exact tie errs more often than alpha.
+others approximately as draws grow; strong skew against the leader weakens it.
+`predictive_evidence` is a posterior probability under a flat prior on the mean; looking often
+costs it nothing on average over images of all margins, but an image that is an exact tie errs more
+often than alpha.
 
 References:
     Waudby-Smith et al., Time-uniform central limit theory and asymptotic confidence sequences,
@@ -20,9 +20,7 @@ References:
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import log_ndtr, logsumexp, stdtr
-
-STAKES = 32  # bets that `betting_evidence` spreads its money over
+from scipy.special import stdtr
 
 
 def effective_draws(n: int, total: float) -> float:
@@ -42,59 +40,6 @@ def effective_draws(n: int, total: float) -> float:
         (the same question for bounded numbers). https://arxiv.org/abs/2006.04347
     """
     return np.inf if n >= total else n / (1 - n / total)
-
-
-def mixture_ratio(alpha: float, horizon: float) -> float:
-    """The `rho^2` at which the normal mixture's boundary is tightest at `horizon` draws.
-
-    `rho^2 = (-a^2 - 2 ln a + ln(-2 ln a + 1 - a^2)) / n` with a = alpha.
-
-    References:
-        Waudby-Smith et al., 2024, appendix B. https://arxiv.org/abs/2103.06476
-    """
-    log = -2 * np.log(alpha)
-    return float((log - alpha**2 + np.log(log + 1 - alpha**2)) / horizon)
-
-
-def mixture_radius(n: np.ndarray | float, ratio: float, alpha: float) -> np.ndarray:
-    """Half-width, in standard deviations of one draw, of the two-sided confidence sequence.
-
-    `sqrt(2 (n rho^2 + 1) / (n^2 rho^2) log(sqrt(n rho^2 + 1) / alpha))`: the mean of n draws lies
-    this near to the truth at all n at once, with probability 1 - alpha.
-
-    Args:
-        n: Draws, or the draws they are worth.
-        ratio: `rho^2`, see `mixture_ratio`.
-        alpha: Probability of an error.
-
-    References:
-        Waudby-Smith et al., 2024, equation 9. https://arxiv.org/abs/2103.06476
-    """
-    grown = np.asarray(n, dtype=np.float64) * ratio + 1
-    square = 2 * grown / (n * (grown - 1)) * np.log(np.sqrt(grown) / alpha)
-    return np.sqrt(square)
-
-
-def normal_evidence(z: np.ndarray, n: float, ratio: float) -> np.ndarray:
-    """One-sided log e-value of a normal mean whose standard deviation is known.
-
-    The likelihood ratio of `mu ~ |N(0, rho^2 sigma^2)|` against `mu = 0` is
-
-        2 Phi(z sqrt(r / (1 + r))) (1 + r)^(-1/2) exp(z^2 r / (2 (1 + r))),    r = n rho^2,
-
-    and its expectation under any `mu <= 0` is at most 1.
-
-    Args:
-        z: `mean sqrt(n) / sigma`.
-        n: Draws, or the draws they are worth.
-        ratio: `rho^2`.
-
-    References:
-        Howard et al., 2021, proposition 6. https://arxiv.org/abs/1810.08240
-    """
-    r = n * ratio
-    share = r / (1 + r)
-    return np.log(2) + log_ndtr(z * np.sqrt(share)) - 0.5 * np.log1p(r) + 0.5 * z**2 * share
 
 
 def student_evidence(
@@ -161,26 +106,3 @@ def predictive_evidence(
     with np.errstate(divide="ignore", invalid="ignore"):
         out = -np.log(stdtr(nu, -mean * np.sqrt(n) / np.sqrt(variance)))
     return np.where((nu > 0) & (variance > 0), out, -np.inf)
-
-
-def betting_evidence(differences: np.ndarray, bound: float) -> np.ndarray:
-    """Exact one-sided log e-value of independent differences that are never below `-bound`.
-
-    A gambler who stakes the fraction l of his money on "positive" owns `prod_i (1 + l D_i / B)`
-    after n draws: never negative, and of expectation at most 1 where the mean of D is not
-    positive. His money is spread evenly over stakes l in (0, 1).
-
-    Args:
-        differences: `[n, k]`.
-        bound: B > 0. A difference below -B voids the bound and leaves the class no evidence.
-
-    References:
-        Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting, 2024.
-        https://arxiv.org/abs/2010.09686
-    """
-    stakes = (np.arange(STAKES) + 0.5) / STAKES
-    wealth = 1 + stakes[:, None, None] * differences / bound
-    with np.errstate(divide="ignore", invalid="ignore"):
-        grown = np.log(wealth).sum(1)
-    out = logsumexp(np.where(np.isnan(grown), -np.inf, grown), axis=0) - np.log(STAKES)
-    return np.where((differences < -bound).any(0), -np.inf, out)

@@ -128,7 +128,7 @@ class Race:
         leader, rivals = int(alive[lead]), np.delete(alive, lead)
         if self._drawn >= rule.min_draws:
             self._looks.append((self._drawn, leader, rivals))
-            evidence = self._evidence(self._drawn, leader, rivals, rule.target)
+            evidence = self._evidence(self._drawn, leader, rivals, "dense")
             leaving = rule.leaving(evidence, len(self.draws), self._spent)
             self._spent += float(np.exp(-evidence[leaving]).sum())
             rivals = rivals[~leaving]
@@ -146,7 +146,7 @@ class Race:
         return self.rule.evidence(grouped(differences, group), self._places[:n:group], target)
 
     def label_set(self, delta: float | None = None) -> np.ndarray:
-        """Classes that hold the limit's answer with probability 1 - delta, whatever the target.
+        """Classes that hold the limit's answer with probability 1 - delta.
 
         A class is left out once its leader's evidence about infinitely many draws, at any look so
         far, reached `log((K - 1) / delta)`. Confidence sequences allow this at any stopping time.

@@ -1,8 +1,8 @@
 """When a class leaves a race, and how much evidence that takes.
 
-Two things may be asked of a race's answer. `limit` is the class that infinitely many draws would
-name. `dense` is the class that all `max_draws` draws would name: what is uncertain then is only
-the part not yet drawn, and every race ends.
+Two things may be asked of evidence. `dense` is the class that all `max_draws` draws would name:
+what is uncertain is only the part not yet drawn, every race ends, and by it classes leave. `limit`
+is the class that infinitely many draws would name, which label sets are about.
 
 Only comparisons with the truly best class can wrongly remove it, and there are K - 1 of them: with
 `alpha = delta / (K - 1)` it survives with probability 1 - delta.
@@ -11,22 +11,17 @@ Only comparisons with the truly best class can wrongly remove it, and there are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import InputError
-from .evidence import betting_evidence, effective_draws, predictive_evidence, student_evidence
-from .spread import (
-    sample_variance,
-    shared_variance,
-    successive_variance,
-    trend_removed,
-)
+from .evidence import effective_draws, predictive_evidence, student_evidence
+from .spread import sample_variance, shared_variance, successive_variance
 
 Target = Literal["dense", "limit"]
-Spread = Literal["successive", "sample"]
-Boundary = Literal["mixture", "predictive", "betting"]
+Variance = Literal["successive", "plain"]
+Boundary = Literal["mixture", "predictive"]
 
 
 @dataclass(frozen=True)
@@ -34,40 +29,29 @@ class Rule:
     """When a class leaves a race, and when the race ends.
 
     Args:
-        delta: Probability that the race's answer is not the target's, over draws.
+        delta: Probability that the race's answer is not that of `max_draws` draws.
         min_draws: Draws before a class may leave.
         max_draws: Draws at which the race ends.
-        target: `dense` asks what `max_draws` draws would answer, `limit` what infinitely many.
-        boundary: `predictive` errs with probability delta on average over images, and needs
-            `target="dense"`; `mixture` may be watched at any time whatever the mean; `betting` is
-            exact for independent draws above `-bound`, and needs `target="limit"`.
-        spread: `successive` or `sample`: how the variance of a draw is estimated.
-        group: Draws of which only the mean counts: 2 for antithetic pairs, 2^m for blocks of
-            nested draws that each have a shift of their own, whose means are independent.
+        boundary: `predictive` errs with probability delta on average over images; `mixture` may be
+            watched at any time whatever the mean.
+        variance: `successive` or `plain`: how that of a draw is estimated.
+        group: Draws of which only the mean counts: blocks of nested draws that each have a shift
+            of their own, whose means are independent.
         effect: Mean over standard deviation of a draw at which `mixture` is sharpest, rho.
         prior: Degrees of freedom lent to a class's variance by its rivals', see `shared_variance`.
-        bound: For `betting`: no difference of group means lies below `-bound`.
-        profile: Relative size of differences over even bins of time, for `trend_removed`; None
-            leaves the trend in.
-        threshold: Evidence in nats at which a class leaves, see `calibrated_threshold`; what
-            `leaving` says if None.
 
     Raises:
-        InputError: arguments outside their ranges, or that exclude each other.
+        InputError: arguments outside their ranges.
     """
 
     delta: float = 0.05
     min_draws: int = 4
     max_draws: int = 64
-    target: Target = "dense"
     boundary: Boundary = "predictive"
-    spread: Spread = "successive"
+    variance: Variance = "successive"
     group: int = 1
     effect: float = 0.8
     prior: float = 16.0
-    bound: float | None = None
-    profile: tuple[float, ...] | None = None
-    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.delta < 1:
@@ -86,26 +70,40 @@ class Rule:
             raise InputError(
                 f"effect must be positive and prior at least 0; got {self.effect}, {self.prior}."
             )
-        self._check_names()
-
-    def _check_names(self) -> None:
-        known = {
-            "target": ("dense", "limit"),
-            "boundary": ("mixture", "predictive", "betting"),
-            "spread": ("successive", "sample"),
-        }
+        known = {"boundary": ("mixture", "predictive"), "variance": ("successive", "plain")}
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise InputError(
                     f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}."
                 )
-        if self.profile is not None and not (len(self.profile) and min(self.profile) > 0):
-            raise InputError(f"profile must be positive numbers; got {self.profile}.")
-        if self.boundary == "betting" and (self.bound is None or self.bound <= 0):
-            raise InputError(f"betting needs a positive bound; got {self.bound}.")
-        needed = {"betting": "limit", "predictive": "dense"}.get(self.boundary, self.target)
-        if self.target != needed:
-            raise InputError(f'{self.boundary} needs target="{needed}"; got {self.target!r}.')
+
+    @classmethod
+    def blocked(
+        cls, *, min_draws: int, max_draws: int, block: int | None = None, **more: Any
+    ) -> Rule:
+        """A rule with whole blocks: the fewest that hold `min_draws` (two at least, since one mean
+        has no variance), and the most within `max_draws`.
+
+        Args:
+            min_draws: See `Rule`; no more than `max_draws` counts.
+            max_draws: See `Rule`.
+            block: Draws of a block with a shift of its own, of whose means the plain variance is
+                taken; None for one sequence.
+            more: Other arguments of `Rule`.
+
+        Raises:
+            InputError: less than two blocks, or what `Rule` refuses.
+        """
+        if block is None:
+            return cls(min_draws=min(min_draws, max_draws), max_draws=max_draws, **more)
+        if max_draws < 2 * block:
+            raise InputError(
+                f"max_draws must hold at least two blocks of {block} draws; got {max_draws}."
+            )
+        last = max_draws // block * block
+        first = max(2 * block, -(-min_draws // block) * block)
+        more["variance"] = "plain"
+        return cls(min_draws=min(first, last), max_draws=last, group=block, **more)
 
     def leaving(self, evidence: np.ndarray, k: int, spent: float) -> np.ndarray:
         """Which rivals leave.
@@ -121,8 +119,6 @@ class Rule:
             k: Classes at the start.
             spent: Sum of the probabilities of those that left.
         """
-        if self.threshold is not None:
-            return evidence >= self.threshold
         if self.boundary == "predictive":
             return np.exp(-evidence) <= (self.delta - spent) / len(evidence)
         return evidence >= np.log((k - 1) / self.delta)
@@ -130,7 +126,7 @@ class Rule:
     def evidence(self, differences: np.ndarray, places: np.ndarray, target: Target) -> np.ndarray:
         """Evidence against each rival, `[k]`, from differences of group means to the leader.
 
-        A rule whose own boundary says nothing about the limit uses `mixture` for it.
+        `predictive` says nothing about the limit; `mixture` stands in for it there.
 
         Args:
             differences: `[n, k]`.
@@ -138,13 +134,9 @@ class Rule:
             target: What the evidence is about.
         """
         n = len(differences)
-        if self.boundary == "betting" and self.bound is not None:
-            return betting_evidence(differences, self.bound)
         total = self.max_draws // self.group if target == "dense" else np.inf
-        if self.profile is not None:
-            differences = trend_removed(differences, places, self.profile)
         mean, u = differences.mean(0), effective_draws(n, total)
-        if self.spread == "sample":
+        if self.variance == "plain":
             variance, freedom = sample_variance(differences)
         else:
             variance, freedom = successive_variance(differences, places)

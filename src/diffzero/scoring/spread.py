@@ -1,11 +1,9 @@
-"""How much paired differences vary, and what may be taken out of them first.
+"""How much paired differences vary.
 
 Differences are `[n, k]`: of n draws, for k rivals to the leader.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -69,35 +67,6 @@ def shared_variance(
     return (weight * mean + freedom * variance) / (weight + freedom), np.full(
         len(variance), weight + freedom
     )
-
-
-def trend_removed(
-    differences: np.ndarray, places: np.ndarray, profile: Sequence[float]
-) -> np.ndarray:
-    """Differences without the part that their place in time explains (a control variate).
-
-    Differences of most images and classes grow and shrink over time alike: `D_i` is about
-    `a g(t_i)` with one profile g of mean 1, known from kept draws, and a size a of its own. With
-    `a = mean(D) / mean(g(t_i))`, the ratio estimator of the mean of D,
-
-        D'_i = D_i - a (g(t_i) - 1)
-
-    has mean a, and varies less than D wherever the profile is right. Where it is wrong the mean is
-    off by a factor that tends to 1 as draws fill time evenly, never by its sign.
-
-    Args:
-        differences: `[n, k]`.
-        places: Places in [0, 1) `[n]`.
-        profile: Relative size of differences in even bins of [0, 1), joined by straight lines.
-
-    References:
-        Cochran, Sampling Techniques, 1977, chapter 6.
-    """
-    heights = np.asarray(profile, dtype=np.float64)
-    centres = (np.arange(len(heights)) + 0.5) / len(heights)
-    g = np.interp(places, centres, heights / heights.mean())
-    size = differences.mean(0) / g.mean()
-    return differences + size * (1 - g[:, None])
 
 
 def grouped(values: np.ndarray, size: int) -> np.ndarray:
