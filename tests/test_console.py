@@ -38,20 +38,22 @@ def test_long_work_is_estimated_once_from_its_first_part():
     said, now = [], [0.0]
     estimate = console.Estimate(100, said.append, lambda: now[0])
     estimate.skip(20)  # an unreadable image: no time is spent on it
-    now[0] = 0.01
+    now[0] = 3.0
+    estimate(1)  # with what happens once
+    now[0] = 3.01
     estimate(1)  # too soon to tell
-    now[0] = 1.0
+    now[0] = 4.0
     estimate(7)
     now[0] = 5.0
     estimate(10)
-    assert said == ["about 10 s, as its first part suggests"]
+    assert said == ["about 13 s, as its first part suggests"]  # 3 s, and 79 units at 8 a second
 
 
 def test_short_work_is_not_estimated():
     said, now = [], [0.0]
     estimate = console.Estimate(10, said.append, lambda: now[0])
-    now[0] = 0.15
-    estimate(1)
+    for now[0] in (0.15, 0.3):
+        estimate(1)
     assert said == []
 
 

@@ -43,6 +43,7 @@ def test_tutorial(capsys):
     assert names["right"] >= 10 and names["same"] >= 10
     assert names["raced"].evals.sum() < names["scores"].evals.sum()
     assert "places differ clearly" in printed
+    assert names["animals"].predict([names["chelsea"]]) == "cat"
 
 
 def test_readme_is_short_and_its_tree_is_true():

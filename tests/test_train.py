@@ -9,6 +9,7 @@ from torch import nn
 import diffzero as dz
 from conftest import Clock
 from diffzero import data
+from diffzero.data.arrays import dealt
 from diffzero.train import clip, loop, reading, stable_diffusion, tokenizer
 from diffzero.train.captions import Captions, jitter
 
@@ -40,8 +41,18 @@ def test_image_folder(tmp_path):
             Image.new("RGB", (9, 7), (grey,) * 3).save(tmp_path / "train" / name / f"{i}.png")
     loaded = data.load(str(tmp_path), 8)
     assert loaded.classes == ["dark thing", "light"] and loaded.images.shape == (4, 8, 8, 3)
-    assert loaded.labels.tolist() == [0, 0, 1, 1] and loaded.images[0].max() == 10
+    assert loaded.labels.tolist() == [0, 1, 0, 1] and loaded.images[0].max() == 10
     assert data.load(str(tmp_path), None).images[0].shape == (7, 9, 3)
+
+
+def test_images_in_the_order_of_their_classes_are_dealt_out():
+    labels = np.repeat([0, 1, 2], [40, 20, 4])
+    order = dealt(labels)
+    assert sorted(order) == list(range(64))
+    for part in (labels[order][:16], labels[order][-16:]):
+        assert np.bincount(part).tolist() == [10, 5, 1]
+    for k in range(3):  # the order within a class stays
+        assert (np.diff(order[labels[order] == k]) > 0).all()
 
 
 def test_parquet_with_names_in_the_schema(tmp_path):

@@ -27,7 +27,7 @@ def test_kernels_learn_as_torchs_muon_teaches_matrices():
     torch.manual_seed(0)
     start, target = torch.randn(2, 6, 10)
     kernel, matrix = (nn.Parameter(start.clone().view(s)) for s in ((6, 10, 1, 1), (6, 10)))
-    ours = loop.ConvolutionMuon([kernel], 0.1)
+    ours = loop.Muon([kernel], 0.1)
     theirs = torch.optim.Muon([matrix], weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     for _ in range(20):
         for weights, optimizer in ((kernel, ours), (matrix, theirs)):

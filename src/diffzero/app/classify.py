@@ -50,6 +50,7 @@ def classify(
         model, method, settings, device, dtype, batch_size, allow_pickle, seed, shortlist, priors,
         resolution, none or multi, threshold, race=True,
     )  # fmt: skip
+    note(f"loading {model}")
     classifier = choice.build(names, template)
     files = keep.open(files, choice, names, template)
     evals = classifier.count_evals(len(names)) * len(files)

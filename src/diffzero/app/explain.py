@@ -49,6 +49,7 @@ def explain(
         model, "elbo", settings, device, dtype, batch_size, allow_pickle, seed,
         resolution=resolution,
     )  # fmt: skip
+    note(f"loading {model}")
     classifier = choice.build(names, None if template is None else [template])
     # A model without maps is refused before any work.
     looks = None if attention is None else looking(classifier.backbone_, names, seed)

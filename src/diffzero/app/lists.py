@@ -28,11 +28,14 @@ def models(name: Name = None) -> None:
     if name is not None:
         _whole_card(_chosen(name, known, "model"))
         return
-    rows = [
-        (c.name, c.knows, f"{size(c)}, {memory(c)}", licence(c), best_accuracy(c))
-        for c in known.values()
-    ]
-    print_table(["model", "knows", "size, needs", "licence", "best measured"], rows, narrow=True)
+    own = [c for c in known.values() if c.bundled]
+    others = sorted((c for c in known.values() if not c.bundled), key=lambda c: c.gigabytes or 0)
+    say("Bundled, for any CPU:\n")
+    for c in own:
+        say(f"{c.name:14} {size(c):>5}   {c.knows}\n{'':23}{best_accuracy(c)}")
+    say("\nTo fetch over the internet; not measured here:\n")
+    rows = [(c.name, size(c), memory(c), c.knows, licence(c)) for c in others]
+    print_table(["model", "fetch", "needs", "knows", "licence"], rows, narrow=True)
     say("diffzero models NAME shows a card whole; diffzero fetch NAME gets what is not bundled.")
 
 

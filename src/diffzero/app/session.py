@@ -87,6 +87,7 @@ def evaluate_command(
     corruption = parse_corruption(data.corrupt, model.seed)
     dataset = data.open(model.seed)
     template = read_templates(data.template, "{}")
+    note(f"loading {model.model}")
     classifier, warned = _fitted(model, dataset.classes, template)
     scorer: Scorer | None = Scorer(classifier, corruption, keep_draws)
     config = configuration.make_config(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ def train(
         str,
         typer.Argument(
             help="tiny-sd, photos-sd, tiny-flow, tiny-if, tiny-clip, digits-ddpm, cifar10-ddpm, "
-            "cifar10-dit."
+            "cifar10-dit; or all of them."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; run again to resume.")],
@@ -43,26 +44,53 @@ def train(
 ) -> None:
     """Train a bundled model from its data, within a time budget."""
     from ..models.load import place_of
-    from ..train import ddpm_card, loop, recipes, report
+    from ..train import recipes
     from ..train.ddpm import PRESETS
+    from .train_all import train_all
 
+    session = Session(str(place_of(device)), seed, preset, measure, limit)
+    if recipe == "all":
+        if init is not None:
+            raise InputError("train all starts from nothing: leave out --init.")
+        train_all(session.train, data or [], out, minutes)
+        return
     if recipe not in recipes():
-        raise InputError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.")
-    pixels = recipe in PRESETS
-    sources = sources_of(recipe, data, recipe == "digits-ddpm" or (digits and not pixels))
-    place = str(place_of(device))
-    loop.claim(out, {"recipe": recipe, "data": sources, "preset": preset, "init": init,
-                     "seed": seed})  # fmt: skip
-    recipes()[recipe](
-        sources, out, minutes, device=place, seed=seed, preset=preset, init=init, log=note
-    )
-    if measure:
-        flags = {"init": init, "preset": preset}
-        more = "".join(f" --{name} {value}" for name, value in flags.items() if value)
-        write_card = ddpm_card.write_card if pixels else report.write_card
-        write_card(
-            recipe, out, sources, minutes=minutes, seed=seed, limit=limit, log=note, more=more
-        )
+        raise InputError(f"No recipe {recipe!r}; there are all, {', '.join(recipes())}.")
+    add = recipe == "digits-ddpm" or (digits and recipe not in PRESETS)
+    session.train(recipe, sources_of(recipe, data, add), out, minutes, init)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every recipe of one call shares; the options of the command of the same names."""
+
+    device: str
+    seed: int
+    preset: str | None
+    measure: bool
+    limit: int
+
+    def train(
+        self, recipe: str, sources: list[str], out: Path, minutes: float, init: str | None
+    ) -> None:
+        """One recipe, and its accuracies and card where those are wanted."""
+        from ..data import load
+        from ..train import ddpm_card, loop, recipes, report
+        from ..train.ddpm import PRESETS
+
+        facts = {"preset": self.preset, "init": init, "seed": self.seed}
+        loop.claim(out, {"recipe": recipe, "data": sources, **facts})
+        recipes()[recipe](sources, out, minutes, device=self.device, log=note, **facts)
+        cards = ddpm_card if recipe in PRESETS else report
+        if not self.measure:
+            cards.begin_card(recipe, out, [load(s, 8) for s in sources])
+        else:
+            flags = {"init": init, "preset": self.preset}
+            more = "".join(f" --{name} {value}" for name, value in flags.items() if value)
+            cards.write_card(
+                recipe, out, sources, minutes=minutes, seed=self.seed, limit=self.limit,
+                log=note, more=more,
+            )  # fmt: skip
 
 
 def sources_of(recipe: str, data: list[str] | None, digits: bool) -> list[str]:

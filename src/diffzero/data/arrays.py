@@ -29,6 +29,9 @@ from .parquet import ParquetReader, open_parquet, opened_files, parquet_files, p
 def load(source: str, size: int | None, split: str = "train") -> Labelled:
     """Read a labelled set.
 
+    Images that lie in the order of their classes, as folders give them, are dealt out class by
+    class, so that the first and the last of them hold every class.
+
     Args:
         source: `digits` (scikit-learn's), a folder of Parquet files named after their split, an
             ImageFolder (one folder per class), or a hub id; `NAME=SOURCE` names it, otherwise the
@@ -62,8 +65,18 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
     numbered = bool(files) and not opened.ordered and all(c.isdecimal() for c in opened.classes)
     classes, names, place = _words(name, location, opened, numbered)
     labels = np.array([place[str(e.label)] for e in usable], dtype=np.int64)
+    if (np.diff(labels) >= 0).all():
+        order = dealt(labels)
+        usable, labels = [usable[i] for i in order], labels[order]
     images = [decode(opened.read(e), e.id) for e in usable]
     return Labelled(name, _sized(images, size), labels, classes, names)
+
+
+def dealt(labels: np.ndarray) -> np.ndarray:
+    """Places `[n]` of sorted labels `[n]`, in an order where each class keeps its share."""
+    _, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    within = np.arange(len(labels)) - np.repeat(first, counts)
+    return np.argsort((within + 0.5) / np.repeat(counts, counts), kind="stable")
 
 
 def _files(location: str, split: str) -> list[Path]:

@@ -26,6 +26,21 @@ from .ddpm import PRESETS
 ELBO_DRAWS = (1, 2, 4, 8, 16, 32)
 
 
+def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, Any]:
+    """Write what a model cannot be used without into `card.yaml`: family, classes, grey step."""
+    preset = PRESETS[recipe]["cpu"]
+    card: dict[str, Any] = {
+        "family": "ddpm",
+        "resolution": preset.side,
+        "licence": "Apache-2.0",
+        "template": "{}",
+        "classes": sets[0].classes,
+        "grey_step": preset.grey_step,
+    }
+    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    return card
+
+
 def write_card(
     recipe: str,
     out: Path,
@@ -51,18 +66,9 @@ def write_card(
         more: Further options of the training command, for the card.
         fit_images: Held-out training images that settings and temperatures are chosen on.
     """
-    preset = PRESETS[recipe]["cpu"]
     train = data.load(sources[0], None)
     held = held_out(train)[1].subset(slice(-fit_images, None))
-    card: dict[str, Any] = {
-        "family": "ddpm",
-        "resolution": preset.side,
-        "licence": "Apache-2.0",
-        "template": "{}",
-        "classes": train.classes,
-        "grey_step": preset.grey_step,
-    }
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    card = begin_card(recipe, out, [train])
     model = load(out)
     chosen = best_denoise(model, held, log)
     card["temperatures"] = _temperatures(model, chosen, held, log)
@@ -80,7 +86,7 @@ def write_card(
         recipe=recipe,
         network=type(model.denoiser.network).__name__,
         target={"epsilon": "the noise", "v_prediction": "v"}[model.denoiser.parametrisation],
-        side=preset.side,
+        side=card["resolution"],
         used=len(held_out(train)[0].labels),
         where="scikit-learn's digits, BSD-3" if digits else f"{train.name}, no terms stated",
         flag="" if digits else f" --data {train.name}=PATH",

@@ -41,9 +41,18 @@ from torch.nn.functional import pad
 
 from .. import data
 from ..data import all_captions, held_out
+from ..errors import InputError
 from . import loop, tokenizer
 from .captions import Captions, jitter
-from .stable_diffusion import CONTRAST_WEIGHT, DROPOUT, contrast_loss, parts_of, preset_for
+from .stable_diffusion import (
+    CONTRAST_WEIGHT,
+    DROPOUT,
+    EMBEDDINGS,
+    contrast_loss,
+    parts_of,
+    preset_for,
+    rows_of_words,
+)
 
 SIZE, WINDOW = 32, 16  # pixels; tokens of CLIP and of T5
 WIDTH, BLOCKS, SECOND = 128, 4, 32  # of the transformer and the first encoder; of the second
@@ -119,28 +128,58 @@ def clip_config(tokens: Any, width: int, layers: int) -> Any:
 
 
 @torch.no_grad()
-def keep_reading(text: Any, old: Any, words: dict[str, int], known: dict[str, int]) -> None:
-    """Copy an encoder that has read into the first layers of `text`, and freeze them.
+def keep_reading(text: Any, old: Any, tokens: Any, known: Any) -> None:
+    """Copy an encoder that has read into the first layers of `text`.
 
     Args:
         text: CLIPTextModelWithProjection of one layer more.
         old: CLIPTextModel.
-        words: Token ids of `text`.
-        known: Those of `old`, whose words keep their embeddings.
+        tokens: The tokenizer of `text`.
+        known: That of `old`, whose words keep their embeddings.
     """
     inner, state = text.text_model, dict(old.state_dict())
-    both = [word for word in words if word in known]
-    rows = inner.embeddings.token_embedding.weight.clone()
-    rows[[words[w] for w in both]] = state["embeddings.token_embedding.weight"][
-        [known[w] for w in both]
-    ].to(rows)
-    state["embeddings.token_embedding.weight"] = rows
-    places = "embeddings.position_embedding.weight"
+    words, places = "embeddings.token_embedding.weight", "embeddings.position_embedding.weight"
+    state[words] = rows_of_words(
+        inner.embeddings.token_embedding.weight, state[words], tokens, known
+    )
     state[places] = state[places][:WINDOW]
     inner.load_state_dict(state, strict=False)
     nn.init.eye_(text.text_projection.weight)
+
+
+def freeze_reading(text: Any) -> None:
+    """Nothing of `text` learns but its last layer and what follows."""
+    inner = text.text_model
     for module in (inner.embeddings, *inner.encoder.layers[:-1]):
         module.requires_grad_(False)
+
+
+@torch.no_grad()
+def go_on(nets: dict[str, nn.Module], old: dict[str, Any], tokens: Sequence[Any]) -> None:
+    """Copy the weights of another model of this recipe, of its words those that are known here.
+
+    Args:
+        nets: See `components`.
+        old: Its parts, see `stable_diffusion.parts_of`.
+        tokens: The tokenizers of CLIP and of T5.
+
+    Raises:
+        InputError: weights of other shapes.
+    """
+    try:
+        for name, net in nets.items():
+            state = dict(old[name].state_dict())
+            for key, own in net.state_dict().items():
+                if key.endswith(EMBEDDINGS):
+                    end = name.removeprefix("text_encoder")
+                    new = tokens[1] if end == "_3" else tokens[0]
+                    state[key] = rows_of_words(own, state[key], new, old[f"tokenizer{end}"])
+            net.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise InputError(
+            "its weights do not fit this recipe's networks; go on from a model of tiny-flow's "
+            f"recipe. ({str(error).splitlines()[0]})"
+        ) from None
 
 
 class Network(nn.Module):
@@ -183,9 +222,10 @@ def with_contrasts(labelled: data.Labelled) -> data.Labelled:
     nearest mean image first."""
     if labelled.contrasts or labelled.whole:
         return labelled
-    means = np.stack(
-        [labelled.images[labelled.labels == k].mean(0) for k in range(len(labelled.classes))]
-    ).reshape(len(labelled.classes), -1)
+    of_class = [labelled.labels == k for k in range(len(labelled.classes))]
+    means = np.stack(  # a class without images is as near as the whole set
+        [labelled.images[chosen if chosen.any() else ...].mean(0) for chosen in of_class]
+    ).reshape(len(of_class), -1)
     order = np.square(means[:, None] - means[None]).sum(-1).argsort(1, kind="stable")
     said = [f"a photo of a {name}" for name in labelled.classes]
     return replace(labelled, contrasts=[[said[j] for j in row] for row in order])
@@ -211,8 +251,8 @@ def train(
         device: `cpu` or `cuda`.
         seed: Of initial weights and batches.
         preset: `cpu` or `gpu`, the size of batches; the one made for the device if None.
-        init: Model of the recipe `tiny-sd` whose autoencoder and text encoder are taken;
-            `tiny-sd` if None.
+        init: Model of this recipe to go on from, or of the recipe `tiny-sd`, whose autoencoder
+            and text encoder are taken; `tiny-sd` if None.
         log: Called with lines of progress.
 
     Raises:
@@ -230,8 +270,11 @@ def train(
     ]
     old = parts_of(load(init or "tiny-sd", device="cpu", dtype="float32"))
     nets = components(*tokens)
-    known = old["tokenizer"].get_vocab()
-    keep_reading(nets["text_encoder"], old["text_encoder"], tokens[0].get_vocab(), known)
+    if init is None or {"unet", "text_encoder"} <= set(old):
+        keep_reading(nets["text_encoder"], old["text_encoder"], tokens[0], old["tokenizer"])
+    else:
+        go_on(nets, old, tokens)
+    freeze_reading(nets["text_encoder"])
     vae = old["vae"].to(device).requires_grad_(False)
     network = Network(nets).to(device)
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))

@@ -73,6 +73,20 @@ class Measured:
         return f"{self.name}: {self.accuracy}{draws}"
 
 
+def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, Any]:
+    """Write what a model is not used without into `card.yaml`: family, prompt, words, window."""
+    card: dict[str, Any] = {
+        "family": FAMILIES[recipe],
+        "licence": "Apache-2.0",
+        "template": "a photo of a {}",
+        "vocabulary": sorted({w for c in all_captions(sets) for w in split_words(c)}),
+    }
+    if recipe == "tiny-flow":  # its network reads T5's padding: 256 tokens would be another model
+        card["window"] = flow.WINDOW
+    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    return card
+
+
 def write_card(
     recipe: str,
     out: Path,
@@ -97,16 +111,7 @@ def write_card(
         more: Further options of the training command, for the card.
     """
     sets = [data.load(s, None) for s in sources]
-    words = sorted({w for c in all_captions(sets) for w in split_words(c)})
-    card: dict[str, Any] = {
-        "family": FAMILIES[recipe],
-        "licence": "Apache-2.0",
-        "template": "a photo of a {}",
-        "vocabulary": words,
-    }
-    if recipe == "tiny-flow":  # its network reads T5's padding: 256 tokens would be another model
-        card["window"] = flow.WINDOW
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    card = begin_card(recipe, out, sets)
     model = load(out)
     diffusion = isinstance(model, Backbone)
     side = model.image_size if diffusion else model.processor.crop_size["height"]

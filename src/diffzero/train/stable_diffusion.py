@@ -70,6 +70,7 @@ from ..errors import InputError
 from ..models.clip import ClipBackbone
 from ..models.codec import Latents
 from ..models.conditioner import Text
+from ..models.denoiser import FlowNetwork
 from . import loop, reading, tokenizer
 from .captions import Captions, jitter, mix, pick
 
@@ -295,13 +296,23 @@ def parts_of(model: Any) -> dict[str, Any]:
     """Networks and tokenizer of a loaded model, by the names that pipelines give them."""
     if isinstance(model, ClipBackbone):
         return {"model": model.model, "tokenizer": model.tokenizer}
-    parts = {"unet": model.denoiser.network}
+    name = "transformer" if isinstance(model.denoiser, FlowNetwork) else "unet"
+    parts = {name: model.denoiser.network}
     if isinstance(model.codec, Latents):
         parts["vae"] = model.codec.vae
     if isinstance(model.conditioner, Text):
-        stream = model.conditioner.stream
-        parts |= {"text_encoder": stream.encoder, "tokenizer": stream.tokenizer}
+        for end, stream in zip(("", "_2", "_3"), model.conditioner.streams, strict=False):
+            parts |= {f"text_encoder{end}": stream.encoder, f"tokenizer{end}": stream.tokenizer}
     return parts
+
+
+def rows_of_words(own: torch.Tensor, old: torch.Tensor, new: Any, known: Any) -> torch.Tensor:
+    """Token embeddings `[words, d]`: those of `old` for the words that both tokenizers have."""
+    words, there = new.get_vocab(), known.get_vocab()
+    both = [word for word in words if word in there]
+    rows = own.clone()
+    rows[[words[w] for w in both]] = old[[there[w] for w in both]]
+    return rows
 
 
 @torch.no_grad()
@@ -327,19 +338,13 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any
     model = load(init, device="cpu", dtype="float32")
     old = parts_of(model)
     try:
-        words = tokens.get_vocab() if tokens else {}
-        known = old["tokenizer"].get_vocab() if tokens else {}
-        both = [word for word in words if word in known]
         own = model.vocabulary or () if tokens else ()
         lost = sorted(word for word in own if len(tokens.tokenize(word)) > 1)
-        here, there = [words[w] for w in both], [known[w] for w in both]
         for name, net in nets.items():
             state = old[name].state_dict()
             for key, own in net.state_dict().items():
                 if key.endswith(EMBEDDINGS):
-                    rows = own.clone()
-                    rows[here] = state[key][there]
-                    state[key] = rows
+                    state[key] = rows_of_words(own, state[key], tokens, old["tokenizer"])
             net.load_state_dict(state)
         if lost:
             warnings.warn(
