@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -141,6 +142,8 @@ def fit(
                 f"{state_path.stem} resumed at step {run.step}, {run.elapsed / 60:.1f} of "
                 f"{minutes:g} min"
             )
+    # Of the compiler, on a line of diffusers that no recipe's answer hangs on.
+    warnings.filterwarnings("ignore", "Dynamo detected a call to", UserWarning)
     budget = minutes * 60
     last_save = last_log = run.elapsed
     module.train()

@@ -57,7 +57,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -233,11 +233,11 @@ def train(
     tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
     nets = components(tokens, size)
     scale, text = None, nets["text_encoder"]
-    config: Any = text.config
     if init is not None:
         old = start_from(nets, init, tokens)
         scale = old["vae"].config.scaling_factor
-        config.has_read = getattr(old["text_encoder"].config, "has_read", False)
+        has_read = getattr(old["text_encoder"].config, "has_read", False)
+        cast(Any, text.config).has_read = has_read
     nets = {k: m.to(device) for k, m in nets.items()}
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
 
@@ -264,16 +264,7 @@ def train(
         seed=seed, log=log,
     )  # fmt: skip
     rest -= spent
-    latents = [
-        _latents(vae, p, s.name == "digits", device, seed)
-        for p, s in zip(pixels, sets, strict=False)
-    ]
-    if scale is None:
-        own = [z[: len(p)].flatten() for z, p in zip(latents, pixels, strict=False)]
-        scale = 1 / float(torch.cat(own).std())
-        log(f"latents of standard deviation {1 / scale:.3f}")
-    vae.register_to_config(scaling_factor=scale)
-
+    latents, scale = _scaled(vae, pixels, sets, scale, device, seed, log)
     denoiser = nn.ModuleDict({"unet": nets["unet"], "text": text})
     unet: Any = nets["unet"]
     unet.to(memory_format=torch.channels_last)
@@ -290,6 +281,28 @@ def train(
     result = fit(states / "unet.pt", max(rest, least), seed=seed)
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     save(nets, tokens, out)
+
+
+def _scaled(
+    vae: Any,
+    pixels: list[torch.Tensor],
+    sets: list[data.Labelled],
+    scale: float | None,
+    device: str,
+    seed: int,
+    log: Callable[[str], None],
+) -> tuple[list[torch.Tensor], float]:
+    """Latents of each set, and the factor, of the VAE too, that brings them to deviation 1."""
+    latents = [
+        _latents(vae, p, s.name == "digits", device, seed)
+        for p, s in zip(pixels, sets, strict=True)
+    ]
+    if scale is None:
+        own = [z[: len(p)].flatten() for z, p in zip(latents, pixels, strict=True)]
+        scale = 1 / float(torch.cat(own).std())
+        log(f"latents of standard deviation {1 / scale:.3f}")
+    vae.register_to_config(scaling_factor=scale)
+    return latents, scale
 
 
 def parts_of(model: Any) -> dict[str, Any]:
