@@ -361,9 +361,14 @@ def serving(rng: random.Random, world: World) -> Callable[[], Any]:
 def _invoke(app: Any, words: list[str]) -> None:
     from typer.testing import CliRunner
 
+    from diffzero.app.cli import sentence
+
     result = CliRunner().invoke(app, words)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    error = result.exception
+    if isinstance(error, OSError) and "cannot be written" in sentence(error):
+        raise InputError(sentence(error)) from error  # as `main` says it
+    if error is not None and not isinstance(error, SystemExit):
+        raise error
     for line in result.stdout.splitlines():
         if line.startswith("{"):
             json.loads(line, parse_constant=_no_constant)
