@@ -1,6 +1,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import diffzero as dz
 from diffzero.models.cards import cards
@@ -121,3 +123,40 @@ def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
     except OSError as wrapped:
         assert "Accept it on" in _why("a/b", wrapped)
     assert "Accept" not in _why("a/b", OSError("a/b is not a valid model identifier"))
+
+
+def test_weights_that_were_reserved_and_not_fetched(pipe):
+    """A file of the right size whose end is zeros answered, mostly with the first label."""
+    first = {name: tensor.clone() for name, tensor in pipe.unet.named_parameters()}
+    with torch.no_grad():
+        for tensor in pipe.unet.up_blocks.parameters():
+            tensor.zero_()
+    with pytest.raises(dz.InputError, match=r"matrices of its network hold one number.*up_blocks"):
+        dz.load(pipe)
+    pipe.unet.load_state_dict(first, strict=False)
+
+
+def test_what_systems_and_users_leave_beside_weights_is_not_read(folder):
+    for name in (
+        "._diffusion_pytorch_model.safetensors",
+        "old-model.safetensors",
+        "._config.json",
+    ):
+        (folder / "unet" / name).write_bytes(b"\0")
+    assert dz.load(folder).shape
+
+
+def test_absurd_sizes_get_no_memory(folder):
+    config = folder / "text_encoder" / "config.json"
+    data = json.loads(config.read_text())
+    config.write_text(json.dumps(data | {"vocab_size": 16_000_000}))
+    with pytest.raises(dz.InputError, match=r"describes a network of 256,\d{3},\d{3} numbers"):
+        dz.load(folder)
+
+
+def test_names_that_do_not_print_stay_on_one_line(folder):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file) | {"x\ny\x1b[31m": torch.zeros(2)}
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(dz.InputError, match=r"no place for \(x\\ny\\x1b\[31m\)"):
+        dz.load(folder)

@@ -3,6 +3,8 @@
 A message says what was wrong, what was given, and what to do about it.
 """
 
+import re
+import traceback
 from typing import Any
 
 
@@ -15,8 +17,23 @@ class InputError(DiffzeroError, ValueError):
 
 
 def said(error: BaseException) -> str:
-    """What another library's error says, on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What another library's error says: its first sentence, on one line of at most 200
+    characters. An assertion without words is told by its own line."""
+    whole = " ".join(str(error).split())
+    if wanted := re.search(r"tried to allocate (\d+) bytes", whole):
+        return f"it needs {int(wanted[1]):,} bytes of memory at once, more than there are"
+    text = re.split(r"\. (?=[A-Z])", whole)[0].rstrip(".")
+    if isinstance(error, KeyError):
+        text = f"there is no {text}"
+    if not text and (steps := traceback.extract_tb(error.__traceback__)):
+        text = f"{type(error).__name__} at {steps[-1].line or steps[-1].name}"
+    text = plain(text) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def plain(text: str) -> str:
+    """A text on one line, with escapes for what does not print."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class NotFinite(InputError):

@@ -297,7 +297,7 @@ def weights(prefix: str, file: str, part: str, shaped: str) -> list[Kind]:
              f"{lost}.*(int|I64)|(int|I64).*{lost}"),
         Kind(f"{prefix}-nan", tensors(file, fill(part, NAN)), f"NaN.*{lost}|{lost}.*NaN"),
         Kind(f"{prefix}-infinite", tensors(file, fill(part, INF)), f"NaN.*{lost}|{lost}.*NaN"),
-        Kind(f"{prefix}-no-tensors", holds(file, save({}, {"format": "pt"})), "lacks"),
+        Kind(f"{prefix}-no-tensors", holds(file, save({}, {"format": "pt"})), "lack"),
     ]  # fmt: skip
 
 

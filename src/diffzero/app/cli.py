@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DiffzeroError, InputError
+from ..options import short
 from .classify import classify
 from .console import abandon_output, note, prepare, say
 from .demo import demo
@@ -88,7 +89,8 @@ def main() -> None:
 def sentence(error: Exception) -> str:
     """What a failure that nobody foresaw means for the user."""
     if isinstance(error, OSError) and error.errno in FULL | REFUSED:
-        place = error.filename or "the output"
+        place = str(error.filename or "the output")
+        place = short(place) if len(place) > 1000 else place
         remedy = (
             "Free some space and run the same command again."
             if error.errno in FULL

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..options import short
 from . import options
 from .console import note, progress_bar, say
 
@@ -55,7 +56,7 @@ def train(
         train_all(session.train, data or [], out, minutes)
         return
     if recipe not in recipes():
-        raise InputError(f"No recipe {recipe!r}; there are all, {', '.join(recipes())}.")
+        raise InputError(f"No recipe {short(recipe)}; there are all, {', '.join(recipes())}.")
     add = recipe == "digits-ddpm" or (digits and recipe not in PRESETS)
     session.train(recipe, sources_of(recipe, data, add), out, minutes, init)
 

@@ -4,6 +4,7 @@ cost and needs."""
 from __future__ import annotations
 
 from dataclasses import fields
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -31,7 +32,9 @@ def method_class(name: str) -> Any:
         InputError: an unknown name.
     """
     if name not in METHODS:
-        raise InputError(f"No method {short(name)}; there are {', '.join(METHODS)}.")
+        near = get_close_matches(name, METHODS, 1)
+        hint = f"the nearest is {near[0]}, and " if near else ""
+        raise InputError(f"No method {short(name)}; {hint}`diffzero methods` lists them.")
     module, cls = METHODS[name]
     return getattr(import_module(f".{module}", __name__), cls)
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, said
+from ..errors import InputError, plain, said
 from .family import Family, Parts, check_class, family_named, family_of_pipeline
 from .limits import check_values
 
@@ -24,7 +24,11 @@ NEEDED = {
     "processor": ("preprocessor_config.json", "processor_config.json"),
     "scheduler": ("scheduler_config.json",),
 }
-WEIGHTS = re.compile(r"(?P<stem>.*?)(\.(?P<variant>fp16|bf16))?(-\d+-of-\d+)?\.safetensors")
+VARIANT = re.compile(r"\.(fp16|bf16)\.")
+SHARD = r"(-\d+-of-\d+)?"
+WEIGHTS = re.compile(  # the names that the libraries look for; others lie beside them unread
+    rf"(diffusion_pytorch_)?model{SHARD}(\.(?P<variant>fp16|bf16))?{SHARD}\.safetensors"
+)
 
 
 def family_of_folder(path: Path) -> Family:
@@ -61,12 +65,17 @@ def check_folder(path: Path, family: Family, allow_pickle: bool) -> None:
             continue
         if not folder.is_dir():
             raise InputError(f"{path}: the folder {part}/ is missing; fetch it again.")
-        for file in sorted(folder.glob("*.json")):
+        for file in visible(folder, "*.json"):
             read_json(file)
         if part in family.weighted:
             _check_weights(folder, allow_pickle)
         else:
             _check_present(folder, part)
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder in order, without those that systems hide (`._model.safetensors`)."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def _check_present(folder: Path, part: str) -> None:
@@ -161,6 +170,8 @@ def _read(name: str, where: Path, dtype: Any, allow_pickle: bool, weighted: bool
     cls = getattr(import_module(library), name)
     if not weighted:
         return cls.from_pretrained(str(where), local_files_only=True)
+    if library == "transformers":  # which gives numbers to all that it misses, however many
+        _check_size(cls, where)
     options: dict[str, Any] = {"torch_dtype" if library == "diffusers" else "dtype": dtype}
     if library == "diffusers":
         options["low_cpu_mem_usage"] = True
@@ -175,6 +186,26 @@ def _read(name: str, where: Path, dtype: Any, allow_pickle: bool, weighted: bool
     )
     _check_complete(where, model, info)
     return model
+
+
+def _check_size(cls: Any, where: Path) -> None:
+    """Refuse a configuration of more numbers than its files can hold, before they get memory.
+
+    Raises:
+        InputError: naming both sizes.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = cls(cls.config_class.from_pretrained(str(where), local_files_only=True))
+    wanted = sum(tensor.numel() for tensor in network.parameters())
+    files = [*visible(where, "*.safetensors"), *visible(where, "*.bin")]
+    held = sum(path.stat().st_size for path in files)  # a number takes a byte at least
+    if wanted > held:
+        raise InputError(
+            f"{where}: config.json describes a network of {wanted:,} numbers, and the weights "
+            f"have {held:,} bytes; they do not belong together, or lack shards."
+        )
 
 
 def library_of(name: str) -> str:
@@ -227,19 +258,20 @@ def _is_strange(model: Any, name: str) -> bool:
         return False
     if type(model).__module__.startswith("diffusers."):
         return True
-    name = name.removeprefix(f"{model.base_model_prefix}.")
-    return any(name.startswith(f"{own}.") for own, _ in model.named_children())
+    forms = (name, name.removeprefix(f"{model.base_model_prefix}."))
+    own = tuple(f"{child}." for child, _ in model.named_children())
+    return any(form.startswith(own) for form in forms)
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(plain(name)[:100] or "''" for name in names[:3]) + more
 
 
 def variant_of(folder: Path) -> str | None:
     """The variant of a folder's weight files: None if a plain one is there, else `fp16`, ..."""
-    found = [WEIGHTS.fullmatch(p.name) for p in folder.glob("*.safetensors")]
-    names = [m["variant"] for m in found if m and "non_ema" not in m["stem"]]
+    found = [WEIGHTS.fullmatch(p.name) for p in visible(folder, "*.safetensors")]
+    names = [m["variant"] for m in found if m]
     return None if not names or None in names else sorted(names)[0]
 
 
@@ -250,15 +282,19 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: not a regular file, not a JSON object, or values out of all bounds.
     """
     try:
-        if not path.is_file() or path.stat().st_size > MOST_JSON:
-            raise ValueError
+        if not path.is_file():
+            raise ValueError("not a file")
+        if path.stat().st_size > MOST_JSON:
+            raise ValueError(f"more than {MOST_JSON:,} bytes")
         data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except _Twice as twice:
         raise InputError(
             f"{path}: says {twice.args[0]!r:.60} twice; keep the right one."
         ) from None
-    except (ValueError, OSError, RecursionError):
-        raise InputError(f"{path}: damaged or half-written; fetch it again.") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(
+            f"{path}: damaged or half-written ({said(error)}); fetch it again."
+        ) from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: damaged; it holds no JSON object. Fetch it again.")
     check_values(path, path.name, data)
@@ -280,19 +316,31 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_weights(folder: Path, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: config.json is missing; fetch the checkpoint again.")
-    tensors = sorted(folder.glob("*.safetensors"))
-    held = {path.name: _check_safetensors(path) for path in tensors}
-    indices = sorted(folder.glob("*.safetensors.index*.json"))
+    variant, present = variant_of(folder), visible(folder, "*.safetensors")
+    found = {path: WEIGHTS.fullmatch(path.name) for path in present}
+    held = {
+        path.name: _check_safetensors(path)
+        for path, match in found.items()
+        if match and match["variant"] == variant
+    }
+    every = visible(folder, "*.safetensors.index*.json")
+    indices = [path for path in every if (VARIANT.findall(path.name) or [None])[0] == variant]
     for index in indices:
         _check_shards(index, held)
-    if not indices and any("-of-" in path.name for path in tensors):
+    if not indices and any("-of-" in name for name in held):
         raise InputError(
             f"{folder}: the weights lie in several files without their index "
             "(*.safetensors.index.json); fetch the checkpoint again."
         )
-    if tensors:
+    if held:
         return
-    pickles = sorted(folder.glob("*.bin"))
+    if present:
+        raise InputError(
+            f"{folder}: {plain(present[0].name)[:100]} is no name that weights are looked for "
+            "under; call it model.safetensors, or diffusion_pytorch_model.safetensors in "
+            "networks of diffusers."
+        )
+    pickles = visible(folder, "*.bin")
     if pickles and not allow_pickle:
         raise InputError(
             f"{pickles[0]}: a pickle where safetensors is expected, and a pickle can run code. "

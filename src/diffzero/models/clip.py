@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..images import trim
 from .backbone import Temperature, naming, running
 from .cards import Card
-from .conditioner import check_fits, text_window
+from .conditioner import check_end, check_fits, text_window
 from .family import Family, Parts
 
 
@@ -104,6 +104,7 @@ def build(parts: Parts, card: Card) -> ClipBackbone:
         )
     if parts["model"].logit_scale.numel() != 1:
         raise InputError("its logit_scale is not one number; the weights are damaged.")
+    check_end(parts["tokenizer"], parts["model"].config.text_config)
     return ClipBackbone(parts["model"], parts["tokenizer"], parts["processor"], card.name)
 
 

@@ -16,9 +16,10 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ..errors import InputError
 from ..options import number, short, whole
-from .limits import MOST_SIDE
+from .limits import NETWORK_SIDE
 
-SIDE = whole(1, MOST_SIDE)
+SIDE = whole(1, NETWORK_SIDE)
+SCALE = number(1e-6, 1e6)
 AT_ONCE = 64  # images through a VAE in one call
 
 
@@ -130,11 +131,14 @@ class Latents(Codec):
         # A tiny autoencoder is trained to give what the scaled latents of the large one are.
         self.scale: Any = 1.0 if self.tiny else config.scaling_factor
         self.shift: Any = 0.0 if self.tiny else getattr(config, "shift_factor", None) or 0.0
-        for name, value in (("scaling_factor", self.scale), ("shift_factor", self.shift)):
-            if not number(-1e6, 1e6).fits(value):
-                raise InputError(f"The VAE's {name} must be a finite number; got {short(value)}.")
-        if not self.scale:
-            raise InputError("The VAE's scaling_factor is 0, which leaves nothing of the image.")
+        if not SCALE.fits(self.scale):
+            raise InputError(
+                f"The VAE's scaling_factor must be {SCALE.says}; got {short(self.scale)}."
+            )
+        if not number(-1e6, 1e6).fits(self.shift):
+            raise InputError(
+                f"The VAE's shift_factor must be a finite number; got {short(self.shift)}."
+            )
         self.shape: tuple[int, ...] = (config.latent_channels, side, side)
         self.image_size = side * self.factor
         mean, std = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..options import short
 from .hooks import output_replaced, output_seen
 
 Encoded = tuple[Tensor, Tensor | None, Tensor]  # states, pooled vectors, mask
@@ -392,6 +393,24 @@ def text_window(tokenizer: Any, config: Any) -> int:
             "how many tokens a text may have; put the number into tokenizer_config.json."
         )
     return int(min(known))
+
+
+def check_end(tokenizer: Any, config: Any) -> None:
+    """Refuse a CLIP text encoder that looks for another end token than its tokenizer writes.
+
+    Its vector of a prompt is the one at that token; where it finds none it would take the first,
+    which is the same for all prompts. A 2 stands for the highest number, as old files have it.
+
+    Raises:
+        InputError: naming both numbers.
+    """
+    end = getattr(config, "eos_token_id", None)
+    if "clip" in config.model_type and end not in (2, tokenizer.eos_token_id):
+        raise InputError(
+            f"its text encoder takes the token {short(end)} for the end of a prompt "
+            f"(eos_token_id in config.json), and its tokenizer writes {tokenizer.eos_token_id}; "
+            "the two do not belong together."
+        )
 
 
 def vectors_spelled_out(text: str, added: dict[str, int]) -> str:

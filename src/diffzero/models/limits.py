@@ -14,14 +14,19 @@ from ..options import FLAG, NOTHING, WORDS, Check, number, one_of, several, shor
 
 MOST_LAYERS, MOST_WIDTH, MOST_ITEMS = 512, 2**24, 4096
 MOST_HEADS = 2**15  # heads times their width; the largest known has 4,096
-MOST_SIDE = 2**13  # of what a network is built for
+MOST_SIDE = 2**13  # of images, in pixels
+NETWORK_SIDE = 2**10  # of what a network is built for, in places of `x_0`
 
 _POSITIVE = number(0, above=True)
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 _DTYPE = NOTHING | one_of(*_DTYPES, *(f"torch.{name}" for name in _DTYPES))
 _COUNT, _IN_BLOCK = whole(1, MOST_LAYERS), whole(1, 64)
 _THREE = Check(
-    "three numbers", lambda v: isinstance(v, list) and len(v) == 3 and several(number()).fits(v)
+    "three numbers up to 1,000",
+    lambda v: isinstance(v, list) and len(v) == 3 and several(number(-1_000, 1_000)).fits(v),
+)
+_AXES = several(
+    Check("an even number from 2 to 1,024", lambda v: whole(2, 1024).fits(v) and v % 2 == 0)
 )
 _SIDES = whole(1, MOST_SIDE) | Check(
     f"named sides from 1 to {MOST_SIDE:,}",
@@ -45,6 +50,8 @@ CHECKS: dict[str, dict[str, Check]] = {
         "num_layers": _COUNT,
         "layers_per_block": _IN_BLOCK | several(_IN_BLOCK | several(_IN_BLOCK)),
         "guidance_embeds": FLAG | NOTHING,
+        **dict.fromkeys(("axes_dims_rope", "axes_dim_rope", "axes_dims"), _AXES),
+        "axes_lens": several(whole(1, 2**20)),
         "dtype": _DTYPE,
         "torch_dtype": _DTYPE,
         "quantization_config": Check(
@@ -73,8 +80,10 @@ CHECKS: dict[str, dict[str, Check]] = {
         "size": _SIDES,
         "crop_size": _SIDES,
         "image_mean": _THREE,
-        "image_std": Check("three numbers above 0", lambda v: _THREE.fits(v) and min(v) > 0),
-        "rescale_factor": _POSITIVE,
+        "image_std": Check(
+            "three numbers from 0.001 to 1,000", lambda v: _THREE.fits(v) and min(v) >= 1e-3
+        ),
+        "rescale_factor": number(1e-6, 1_000),
         "resample": NOTHING | whole(0, 5),
     },
 }
@@ -109,7 +118,7 @@ def _check_transformer(where: Any, data: Mapping[str, Any]) -> None:
     name, side = data.get("_class_name"), data.get("sample_size", 1)
     if not (isinstance(name, str) and name.endswith("Transformer2DModel")):
         return
-    sides = whole(1, MOST_SIDE)
+    sides = whole(1, NETWORK_SIDE)
     if not sides.fits(side):
         raise InputError(f"{where}: sample_size must be {sides.says}; got {short(side)}.")
     heads, width = data.get("num_attention_heads", 1), data.get("attention_head_dim", 1)

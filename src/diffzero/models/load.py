@@ -18,6 +18,7 @@ from .clip import ClipBackbone
 from .family import Parts, check_class, check_flow, family_named, family_of_pipeline
 from .limits import MOST_SIDE
 from .quiet import quiet
+from .weights import check_filled
 
 DTYPE = one_of("float32", "float16", "bfloat16")
 
@@ -156,6 +157,7 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
             if own.flow:
                 check_flow(parts["scheduler"])
             model = own.build(parts, card)
+            check_filled(model.networks())
         except InputError:
             raise
         except Exception as error:  # parts whose configurations contradict each other

@@ -63,7 +63,9 @@ def build(parts: Parts, card: Card) -> Backbone:
         parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
         denoiser.dtype, denoiser.device,
     )  # fmt: skip
-    codec = Latents(vae, network.config.sample_size)
+    config = network.config
+    most = config.patch_size * min(config.axes_lens[1:])
+    codec = Latents(vae, min(config.sample_size, most), most)
     return Backbone(card.name, codec, text, denoiser, halvings=1)
 
 

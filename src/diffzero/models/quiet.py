@@ -45,7 +45,7 @@ def _silence() -> list[Any]:
     for name in ("diffusers", "transformers", "huggingface_hub"):
         logger = logging.getLogger(name)
         undo.append(lambda logger=logger, level=logger.level: logger.setLevel(level))
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # what goes wrong is raised, too
     for module in (diffusers_logging, transformers_logging):
         if module.is_progress_bar_enabled():
             undo.append(module.enable_progress_bar)

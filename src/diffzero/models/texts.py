@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .conditioner import Condition, Conditioner, Encoded, Text, TextStream
+from .conditioner import Condition, Conditioner, Encoded, Text, TextStream, check_end
 
 MASKED = -10_000.0  # what diffusers adds to scores of padding
 LEAST = 1e-30  # a weight, of which the logarithm must be finite
@@ -29,6 +29,9 @@ class Texts(Text):
         streams: The encoders.
         dtype: Of the network that reads the conditions.
         device: Of that network.
+
+    Raises:
+        InputError: a CLIP encoder and a tokenizer that mean different ends of a prompt.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class Texts(Text):
     ) -> None:
         super().__init__(streams[0], dtype, device)
         self.streams = list(streams)
+        for stream in self.streams:
+            check_end(stream.tokenizer, stream.encoder.config)
         own = streams[0].tokenizer.get_vocab()
         self.alike = [s for s in streams if s.tokenizer.get_vocab() == own]
 

@@ -65,7 +65,9 @@ def build(parts: Parts, card: Card) -> Backbone:
         parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
         denoiser.dtype, denoiser.device,
     )  # fmt: skip
-    return Backbone(card.name, Latents(vae, SIDE), text, denoiser, halvings=1)
+    most = 2 * min(network.config.axes_lens[1:])  # places are of 2 x 2
+    codec = Latents(vae, min(SIDE, most), most)
+    return Backbone(card.name, codec, text, denoiser, halvings=1)
 
 
 FAMILY = Family(
