@@ -176,7 +176,9 @@ def test_an_unexpected_failure_is_no_traceback(monkeypatch, capsys):
 
 def test_unknown_recipe(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "train", "huge", "--data", "digits=digits", "--out", tmp_path) == 2
-    assert "No recipe 'huge'; there are tiny-sd, tiny-if, tiny-clip" in capsys.readouterr().err
+    assert (
+        "No recipe 'huge'; there are all, tiny-sd, tiny-if, tiny-clip" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("statement", ["import diffzero", "import diffzero.app.cli"])

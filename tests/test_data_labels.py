@@ -269,6 +269,6 @@ def test_a_damaged_column_is_named(tmp_path):
 def test_numbers_without_names_are_places_for_training(tmp_path):
     write(tmp_path / "train.parquet", [0, 3, 3])
     loaded = load(f"x={tmp_path}", 8)
-    assert loaded.classes == ["0", "1", "2", "3"] and loaded.labels.tolist() == [0, 3, 3]
+    assert loaded.classes == ["0", "1", "2", "3"] and loaded.labels.tolist() == [3, 0, 3]
     named = load(f"fashion-mnist={tmp_path}", 8)
-    assert named.classes[3] == "dress" and named.labels.tolist() == [0, 3, 3]
+    assert named.classes[3] == "dress" and named.labels.tolist() == [3, 0, 3]

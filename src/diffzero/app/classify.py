@@ -9,7 +9,7 @@ import typer
 from . import options
 from .advice import advise_on_none, advise_on_words
 from .build import ModelChoice, expand, read_labels
-from .console import note, printable, progress_bar, say, say_json, unbroken
+from .console import note, note_waiting, printable, progress_bar, say, say_json, unbroken
 from .keep import Keep
 from .records import Wish, records, text_of
 
@@ -50,7 +50,7 @@ def classify(
         model, method, settings, device, dtype, batch_size, allow_pickle, seed, shortlist, priors,
         resolution, none or multi, threshold, race=True,
     )  # fmt: skip
-    note(f"loading {model}")
+    note_waiting(f"loading {model}")
     classifier = choice.build(names, template)
     files = keep.open(files, choice, names, template)
     evals = classifier.count_evals(len(names)) * len(files)

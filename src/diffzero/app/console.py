@@ -77,6 +77,12 @@ def note(message: str) -> None:
     sys.stderr.flush()
 
 
+def note_waiting(message: str) -> None:
+    """A line on standard error for somebody who watches; programs that read it get results."""
+    if sys.stderr.isatty():
+        note(message)
+
+
 @contextmanager
 def unbroken() -> Iterator[None]:
     """Hold Ctrl-C back until the block is done, so that what is printed is also counted.

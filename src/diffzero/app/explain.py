@@ -10,7 +10,7 @@ import typer
 from ..errors import InputError
 from . import options
 from .build import ModelChoice, read_labels
-from .console import note, progress_bar, say, say_json
+from .console import note, note_waiting, progress_bar, say, say_json
 
 SHOWN = 512  # side in pixels of the photo in the picture, at most
 
@@ -49,7 +49,7 @@ def explain(
         model, "elbo", settings, device, dtype, batch_size, allow_pickle, seed,
         resolution=resolution,
     )  # fmt: skip
-    note(f"loading {model}")
+    note_waiting(f"loading {model}")
     classifier = choice.build(names, None if template is None else [template])
     # A model without maps is refused before any work.
     looks = None if attention is None else looking(classifier.backbone_, names, seed)

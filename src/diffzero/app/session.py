@@ -21,7 +21,7 @@ from ..evaluate.run import Scorer, first_chunk, pending, run
 from ..evaluate.store import RunStore
 from ..evaluate.summary import read_run, summarise
 from .build import ModelChoice, network_rows
-from .console import note, print_table, progress_bar, say, say_json
+from .console import note, note_waiting, print_table, progress_bar, say, say_json
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def evaluate_command(
     corruption = parse_corruption(data.corrupt, model.seed)
     dataset = data.open(model.seed)
     template = read_templates(data.template, "{}")
-    note(f"loading {model.model}")
+    note_waiting(f"loading {model.model}")
     classifier, warned = _fitted(model, dataset.classes, template)
     scorer: Scorer | None = Scorer(classifier, corruption, keep_draws)
     config = configuration.make_config(
