@@ -46,7 +46,7 @@ def test_long_work_is_estimated_once_from_its_first_part():
     estimate(7)
     now[0] = 5.0
     estimate(10)
-    assert said == ["about 13 s, as its first part suggests"]  # 3 s, and 79 units at 8 a second
+    assert said == ["about 13 s, as its first batches suggest"]  # 3 s, and 79 units at 8 a second
 
 
 def test_short_work_is_not_estimated():

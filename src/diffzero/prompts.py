@@ -237,7 +237,7 @@ def check_readable(reader: Reader, labels: Sequence[str], templates: Sequence[st
     if unknown:
         warnings.warn(
             f"{reader.name} never saw the words {', '.join(unknown)} in training; labels with "
-            "them are guesses. It knows the words of its model card.",
+            "them are guesses. `diffzero models NAME` lists the words that a model knows.",
             stacklevel=2,
         )
 

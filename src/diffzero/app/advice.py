@@ -42,8 +42,9 @@ def other_models() -> str:
     clip, diffusion = open_models()
     return (
         f"{clip.name} ({needs(clip)}) knows photographs by any words, is fast without a GPU too, "
-        f"and often does; as a diffusion model {diffusion.name} ({needs(diffusion)}) does, and "
-        f"wants a GPU. Fetch one once: diffzero fetch {clip.name}; then add --model {clip.name}. "
+        f"and is often enough; the diffusion model {diffusion.name} ({needs(diffusion)}) knows "
+        f"them too, and wants a GPU. Fetch one once: diffzero fetch {clip.name}; then add "
+        f"--model {clip.name}. "
         "All: diffzero models"
     )
 

@@ -171,7 +171,7 @@ class Estimate:
         self.said = True
         whole = seconds + (spent - seconds) * (self.total - units) / (self.done - units)
         if whole > LONG and self.done < self.total:
-            self.tell(f"about {duration(whole)}, as its first part suggests")
+            self.tell(f"about {duration(whole)}, as its first batches suggest")
 
     def skip(self, n: int) -> None:
         """So many units will not be done at all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +33,9 @@ def models(name: Name = None) -> None:
     others = sorted((c for c in known.values() if not c.bundled), key=lambda c: c.gigabytes or 0)
     say("Bundled, for any CPU:\n")
     for c in own:
-        say(f"{c.name:14} {size(c):>5}   {c.knows}\n{'':23}{best_accuracy(c)}")
+        first = f"{c.name:14} {size(c):>5}   "
+        say(fill(c.knows, 80, initial_indent=first, subsequent_indent=" " * 23))
+        say(f"{'':23}{best_accuracy(c)}")
     say("\nTo fetch over the internet; not measured here:\n")
     rows = [(c.name, size(c), memory(c), c.knows, licence(c)) for c in others]
     print_table(["model", "fetch", "needs", "knows", "licence"], rows, narrow=True)
