@@ -141,7 +141,7 @@ class Estimate:
     """Says once how long the work will take, measured on its second batch.
 
     The first one also pays for what happens once, such as choosing kernels and encoding the first
-    photos: on a small network it takes a hundred times as long as those after it.
+    photos.
 
     Args:
         total: Units of work in all.
