@@ -8,9 +8,9 @@ READY := .venv/.ready
 
 # What the demo needs; what tests need comes on top.
 $(BASE): pyproject.toml constraints.txt
-	@echo "Installing into .venv: some minutes, with little to see."
+	@echo "Installing into .venv, 1.8 GB: one to five minutes."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
 	touch $(BASE)
 
 $(READY): $(BASE)

@@ -1,6 +1,7 @@
 """What there is, what it takes, and what to do next."""
 
 import hashlib
+import json
 
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ def test_tables_fit_80_columns_with_whole_names(monkeypatch, capsys, command):
 
     monkeypatch.setenv("COLUMNS", "80")
     assert run(monkeypatch, command) == 0
-    table = capsys.readouterr().out.splitlines()[:-1]
+    table = capsys.readouterr().out.splitlines()
     assert max(map(len, table)) <= 80
     names = {line.split()[0] for line in table if line.strip()}
     assert set(cards() if command == "models" else METHODS) <= names
@@ -58,8 +59,14 @@ def test_the_best_accuracy_is_the_surest():
 def test_unknown_words_lead_to_a_model_that_knows_them(monkeypatch, capsys, tmp_path, photos):
     Image.fromarray(photos[0]).save(tmp_path / "a.png")
     line = ["classify", tmp_path / "a.png", "--set", "draws=1", "--labels"]
-    assert run(monkeypatch, *line, "cat,dog") == 0
+    assert (
+        run(monkeypatch, *line, "cat,dog", "--model", "tiny-sd", "--out", tmp_path / "r.csv") == 0
+    )
     err = capsys.readouterr().err
+    row = (tmp_path / "r.csv").read_text().splitlines()[1]
+    assert ",cat; dog," in row  # the file says too which answers are guesses
+    assert run(monkeypatch, *line, "cat,dog", "--model", "tiny-sd") == 0
+    assert capsys.readouterr().out.count("% (unknown word)") == 2
     for part in (
         "tiny-sd knows clothes",
         "photos-sd, which comes with diffzero, knows these words: add --model photos-sd",
@@ -79,6 +86,16 @@ def test_words_lead_to_the_bundled_models_that_know_them_all():
     assert advice.bundled_with(["cat", "Dog"]) == ["photos-sd"]
     assert "tiny-sd" in advice.bundled_with(["sneaker", "bag"])
     assert advice.bundled_with(["cat", "sneaker"]) == advice.bundled_with(["zebra"]) == []
+
+
+def test_a_bundled_model_that_knows_the_words_answers(monkeypatch, capsys, tmp_path, photos):
+    assert advice.model_for(["cat", "dog"]) == advice.model_for(["cat", "spoon"]) == "photos-sd"
+    assert advice.model_for(["sneaker", "bag"]) == advice.model_for(["zebra"]) == "tiny-sd"
+    Image.fromarray(photos[0]).save(tmp_path / "a.png")
+    line = ["classify", tmp_path / "a.png", "--labels", "cat,dog", "--json"]
+    assert run(monkeypatch, *line, "--set", "draws=1") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "photos-sd" and "unknown" not in found
 
 
 def test_fetching(monkeypatch, capsys):
@@ -115,3 +132,6 @@ def test_what_would_run(monkeypatch, capsys):
     assert run(monkeypatch, "doctor") == 0
     out = capsys.readouterr().out
     assert "torch" in out and "tiny-sd" in out and "ready" in out and "cores" in out
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert dict(doctor.machine())["network"].endswith(":9 is out of reach: nothing can be fetched")

@@ -10,6 +10,7 @@ from .console import note
 if TYPE_CHECKING:
     from ..models.cards import Card
 
+DEFAULT = "tiny-sd"  # answers where no bundled model knows the words
 ANY = "any photo"  # what a card says that knows no bounds
 ROOM = 1.5  # times the weights, for what is computed with them
 
@@ -60,14 +61,26 @@ def advise_on_words(classifier: Any, labels: Sequence[str]) -> None:
         note(f"{model.name} knows {_about(model.name)}. {''.join(here[:1])}{other_models()}.")
 
 
+def model_for(labels: Sequence[str]) -> str:
+    """The model that answers where the user names none: the bundled one that knows most labels."""
+    known = bundled_knowing(labels)
+    best = max(known.values())
+    return DEFAULT if known[DEFAULT] == best else next(n for n in known if known[n] == best)
+
+
 def bundled_with(labels: Sequence[str]) -> list[str]:
     """Bundled diffusion models whose captions had every word of the labels."""
+    return [name for name, n in bundled_knowing(labels).items() if n == len(labels)]
+
+
+def bundled_knowing(labels: Sequence[str]) -> dict[str, int]:
+    """Of how many labels the captions of each bundled diffusion model had every word."""
     from ..models.cards import cards
     from ..prompts import words_in
 
-    words = {word for label in labels for word in words_in(label)}
-    readers = [c for c in cards().values() if c.bundled and c.family != "clip"]
-    return [c.name for c in readers if words <= set(c.vocabulary or ())]
+    readers = [c for c in cards().values() if c.bundled and c.family != "clip" and c.vocabulary]
+    words = [set(words_in(label)) for label in labels]
+    return {c.name: sum(w <= set(c.vocabulary or ()) for w in words) for c in readers}
 
 
 def advise_on_none(classifier: Any, none: int, photos: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from . import options
-from .advice import advise_on_none, advise_on_words
+from .advice import advise_on_none, advise_on_words, model_for
 from .build import ModelChoice, expand, read_labels
 from .console import note, note_waiting, printable, progress_bar, say, say_json, unbroken
 from .keep import Keep
@@ -19,7 +19,7 @@ def classify(
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
     template: options.Templates = None,
-    model: options.Model = "tiny-sd",
+    model: options.FittingModel = None,
     method: options.Method = None,
     settings: options.Settings = None,
     shortlist: options.Shortlist = None,
@@ -42,6 +42,7 @@ def classify(
 ) -> None:
     """Put the best of your words on each image, with a probability."""
     names = read_labels(labels, labels_file)
+    model = model or model_for(names)
     files = expand(paths)
     wish = Wish(top_k, none, multi)
     keep = Keep(out, sort_into, sort_how, html, wish)

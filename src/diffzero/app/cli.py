@@ -32,6 +32,18 @@ COMMANDS = (
     *(classify, explain, serve, demo, evaluate, report, rescore, calibrate),
     *(reproduce, train, scenes, models, methods, fetch, doctor),
 )
+EXAMPLES = {  # shown below the options of each
+    "classify": 'diffzero classify photos/ --labels "cat,dog,ship" --out results.csv',
+    "explain": 'diffzero explain photo.jpg --labels "cat,dog" --out why.png',
+    "serve": "diffzero serve --port 7860",
+    "evaluate": "diffzero evaluate --data labelled/ --model tiny-sd --out runs/sd",
+    "report": "diffzero report runs/sd",
+    "reproduce": "diffzero reproduce binding --limit 100",
+    "train": "diffzero train cifar10-dit --data cifar10=PATH --minutes 75 --out models/dit",
+    "models": "diffzero models photos-sd",
+    "methods": "diffzero methods race",
+    "fetch": "diffzero fetch clip-vit-b-32",
+}
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
@@ -45,7 +57,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in COMMANDS:
-    app.command()(command)
+    example = EXAMPLES.get(command.__name__)
+    app.command(epilog=f"Example: {example}" if example else None)(command)
 
 
 def _say_version(wanted: bool) -> None:
@@ -56,7 +69,7 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=f"Example: {EXAMPLES['classify']}")
 def top(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_say_version,

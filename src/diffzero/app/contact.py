@@ -64,7 +64,7 @@ def _photo(row: Mapping[str, Any], files: Mapping[str, str], k: int) -> dict[str
         "path": row["path"],
         "label": row["label"],
         "words": words,
-        "labels": row["labels"],
+        "labels": row.get("labels"),
         "picture": _picture(files.get(row["path"], row["path"])),
     }
 

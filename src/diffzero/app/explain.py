@@ -9,6 +9,7 @@ import typer
 
 from ..errors import InputError
 from . import options
+from .advice import model_for
 from .build import ModelChoice, read_labels
 from .console import note, note_waiting, progress_bar, say, say_json
 
@@ -27,7 +28,7 @@ def explain(
         typer.Option(help="Another PNG: where the model looks for each of the two words."),
     ] = None,
     template: Annotated[str | None, typer.Option(help="Prompt with {} for the label.")] = None,
-    model: options.Model = "tiny-sd",
+    model: options.FittingModel = None,
     settings: options.Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="The map's numbers as JSON.")] = False,
     allow_pickle: options.AllowPickle = False,
@@ -43,6 +44,7 @@ def explain(
     from .why import attention_picture, looking, picture
 
     names = read_labels(labels, labels_file)
+    model = model or model_for(names)
     check_places(out, attention)
     photo = load_image(path)
     choice = ModelChoice(

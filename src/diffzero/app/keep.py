@@ -90,8 +90,9 @@ class Keep:
         decides = (choice.model, choice.method, choice.settings, choice.seed, choice.shortlist,
                    choice.priors, choice.resolution, choice.threshold)  # fmt: skip
         self.results = Results(
-            self.out, fingerprint(decides, names, template, astuple(self.wish)), self.k
-        )
+            self.out, fingerprint(decides, names, template, astuple(self.wish)), self.k,
+            self.wish.none or self.wish.multi,
+        )  # fmt: skip
         self.rows, done = self.results.rows, self.results.done
         if done:
             note(f"{self.out}: {len(done):,} photos have their answer; going on with the others.")
@@ -141,7 +142,8 @@ class Keep:
         for row in self.rows if self.sorter is not None else []:
             path = self.files.get(row["path"])
             if path is not None and Path(path).is_file():
-                self._sort(path, row["labels"].split("; ") if row["labels"] else [row["label"]])
+                several = row.get("labels")
+                self._sort(path, several.split("; ") if several else [row["label"]])
 
     def _sort(self, path: str, labels: Sequence[str]) -> None:
         assert self.sorter is not None

@@ -39,7 +39,7 @@ def models(name: Name = None) -> None:
     say("\nTo fetch over the internet; not measured here:\n")
     rows = [(c.name, size(c), memory(c), c.knows, licence(c)) for c in others]
     print_table(["model", "fetch", "needs", "knows", "licence"], rows, narrow=True)
-    say("diffzero models NAME shows a card whole; diffzero fetch NAME gets what is not bundled.")
+    say("diffzero models NAME shows a card whole; fetch NAME gets what is not bundled.")
 
 
 def methods(name: Name = None) -> None:
@@ -52,7 +52,11 @@ def methods(name: Name = None) -> None:
         return
     rows = [(n, described(method_class(n))[1], method_class(n).needs) for n in METHODS]
     print_table(["method", "what", "needs"], rows, narrow=True)
-    say("diffzero methods NAME shows its evaluations per image and its arguments.")
+    say(
+        "Without --method classify takes race, or elbo with --none, --multi, draws or\n"
+        "several templates; evaluate takes elbo; and both take clip on a CLIP model.\n"
+        "diffzero methods NAME shows its evaluations per image and its arguments."
+    )
 
 
 def _chosen(name: str, known: Any, kind: str) -> Any:

@@ -37,6 +37,13 @@ Threshold = Annotated[
     float | None, typer.Option(help="Ratio that --none and --multi ask for; see the guide.")
 ]
 Model = Annotated[str, typer.Option("--model", help="Card name, folder or hub id.")]
+FittingModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Card name, folder or hub id; the bundled one that knows most words if unset.",
+    ),
+]
 Method = Annotated[str | None, typer.Option("--method", help="See `diffzero methods`.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Method argument as name=value; repeatable.")

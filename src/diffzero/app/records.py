@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DiffzeroError, InputError
+from ..prompts import unknown_words
 from .build import network_rows
 from .console import Estimate, printable
 
@@ -125,6 +126,8 @@ def record_of(classifier: Any, path: str, scores: Any, row: int, seconds: float)
         "method": classifier.method,
         "seed": classifier.seed,
     } | (scores.facts[row] if scores.facts else {})
+    unknown = [n for n in names if unknown_words(classifier.backbone_, n)]
+    record |= {"unknown": unknown} if unknown else {}
     return record | (_ratios(classifier, scores, row) if "ratio" in scores.details else {})
 
 
@@ -174,8 +177,12 @@ class Wish:
 
 def text_of(record: dict[str, Any], top: int | None = None) -> str:
     """The best words of an image on one line, three if no number is wished."""
+    guessed = record.get("unknown", ())
     best = sorted(record["scores"].items(), key=lambda item: -item[1])[: top or 3]
-    words = "   ".join(f"{printable(label)} {100 * p:.1f} %" for label, p in best)
+    words = "   ".join(
+        f"{printable(label)} {100 * p:.1f} %{' (unknown word)' * (label in guessed)}"
+        for label, p in best
+    )
     if "labels" in record:
         words = "   ".join(map(printable, record["labels"])) or f"{NONE}   (nearest: {words})"
     elif record["label"] == NONE:

@@ -22,6 +22,8 @@ from ..errors import InputError
 KINDS = (".csv", ".parquet", ".jsonl")
 SHOWN = 3  # best words in a row, if the user names no number
 PATH = "path"
+DECIMALS = 6  # of probabilities, ratios and seconds in a table
+OPENED = ("labels", "ratio")  # columns of --none and --multi alone
 
 
 def key(path: str) -> str:
@@ -41,9 +43,10 @@ def flat(record: dict[str, Any], k: int) -> dict[str, Any]:
     for place in range(1, k + 1):
         label, p = best[place - 1] if place <= len(best) else (None, None)
         row |= {f"label_{place}": label, f"p_{place}": p}
-    row["labels"] = "; ".join(record["labels"]) if "labels" in record else None
+    row |= {n: "; ".join(record[n]) if n in record else None for n in ("labels", "unknown")}
     others = ("ratio", "evals", "seconds", "model", "method", "seed", "run", "error")
-    return row | {name: record.get(name) for name in others}
+    row |= {name: record.get(name) for name in others}
+    return {n: round(v, DECIMALS) if isinstance(v, float) else v for n, v in row.items()}
 
 
 class Results:
@@ -53,6 +56,7 @@ class Results:
         path: Its name ends in .csv, .parquet or .jsonl.
         run: See `fingerprint`.
         k: Best words in a row.
+        opened: Whether an answer may be none of the words, or several: two columns more.
 
     Attributes:
         rows: What is done, one flat row for each image.
@@ -62,9 +66,10 @@ class Results:
             write or that holds another run's answers.
     """
 
-    def __init__(self, path: Path, run: str, k: int) -> None:
+    def __init__(self, path: Path, run: str, k: int, opened: bool = False) -> None:
         check_place(path)
         self.path, self.run, self.k = path, run, k
+        self.columns = columns(k, opened)
         self.kind = path.suffix.lower()
         self.journal = path.with_name(path.name + ".part") if self.kind == ".parquet" else path
         self.lock = _locked(path)
@@ -96,7 +101,7 @@ class Results:
         """Leave the file as it should be found; Parquet is put together if the work is whole."""
         self.file.close()
         if self.kind == ".parquet" and whole:
-            _write_parquet(self.rows, self.path, self.k)
+            _write_parquet(self.rows, self.path, self.columns)
             self.journal.unlink()
         Path(self.lock.lock_file).unlink(missing_ok=True)
         self.lock.release()
@@ -123,13 +128,13 @@ class Results:
         fresh = self.journal.with_name(self.journal.name + ".new")
         with fresh.open("w", encoding="utf-8", newline="") as file:
             if self.kind == ".csv":
-                file.write(_csv_line(columns(self.k)))
+                file.write(_csv_line(self.columns))
             file.writelines(self._line(row) for row in rows)
         os.replace(fresh, self.journal)  # noqa: PTH105
 
     def _line(self, row: dict[str, Any]) -> str:
         if self.kind == ".csv":
-            return _csv_line([row[name] for name in columns(self.k)])
+            return _csv_line([row.get(name) for name in self.columns])
         return json.dumps(row) + "\n"
 
 
@@ -163,9 +168,9 @@ def _locked(path: Path) -> Any:
     return lock
 
 
-def columns(k: int) -> list[str]:
-    """Names of a flat row's columns."""
-    return list(flat({PATH: ""}, k))
+def columns(k: int, opened: bool) -> list[str]:
+    """Names of a table's columns; `labels` and `ratio` only if the answer may be no word."""
+    return [name for name in flat({PATH: ""}, k) if opened or name not in OPENED]
 
 
 def _csv_line(values: Sequence[Any]) -> str:
@@ -236,7 +241,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _write_parquet(rows: list[dict[str, Any]], path: Path, k: int) -> None:
+def _write_parquet(rows: list[dict[str, Any]], path: Path, names: list[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -246,7 +251,7 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path, k: int) -> None:
         number = name in ("ratio", "seconds") or name.startswith("p_")
         return pa.float64() if number else pa.string()
 
-    schema = pa.schema([(name, kind(name)) for name in columns(k)])
+    schema = pa.schema([(name, kind(name)) for name in names])
     fresh = path.with_name(path.name + ".new")
     pq.write_table(pa.Table.from_pylist(rows, schema), fresh)
     os.replace(fresh, path)  # noqa: PTH105

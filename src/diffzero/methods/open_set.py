@@ -46,8 +46,9 @@ class OpenSet(ELBO):
 
     Args:
         backbone: See `ELBO`; one whose model knows the empty prompt.
-        threshold: Ratio that a class must reach to be in the image; the default if None, which
-            was fitted for `tiny-sd` and should be for others, see the guide.
+        threshold: Ratio that a class must reach to be in the image. If None, that of the model's
+            card, or of `tiny-sd` where the card has none, which may not suit the model: see the
+            guide.
     """
 
     threshold: float | None = option(None, number() | NOTHING)
@@ -64,8 +65,8 @@ class OpenSet(ELBO):
 
     def present(self, scores: Scores) -> np.ndarray:
         """Which classes reach the threshold, bool `[b, k]`."""
-        least = THRESHOLD if self.threshold is None else self.threshold
-        return scores.details["ratio"] >= least
+        own = (self.threshold, self.backbone_.none_threshold, THRESHOLD)
+        return scores.details["ratio"] >= next(one for one in own if one is not None)
 
     def none(self, scores: Scores) -> np.ndarray:
         """Whether the best class of each image does not reach the threshold, bool `[b]`."""

@@ -50,6 +50,8 @@ class Backbone:
         denoiser: The network.
         template: Prompt of a class when the user names none.
         temperatures: Fitted temperatures, if the card has any.
+        none_threshold: Ratio that a class must reach to be in an image, see `OpenSet`; None where
+            none was fitted for this model.
         vocabulary: Words the model was trained with, or None when it knows more than can be
             listed.
         attention: The network's modules that attend to text, by name, in the order of
@@ -67,6 +69,7 @@ class Backbone:
     denoiser: Denoiser
     template: str = "a photo of a {}"
     temperatures: tuple[Temperature, ...] = ()
+    none_threshold: float | None = None
     vocabulary: frozenset[str] | None = None
     attention: dict[str, Any] = field(default_factory=dict)
     halvings: int = 0

@@ -13,6 +13,8 @@ from ..errors import InputError
 from ..options import number, whole
 
 _POSITIVE = number(0, above=True)
+_RATIO = number()
+Ratio = float  # of errors: 0 and below are numbers too
 ZOO = Path(__file__).parent.parent / "zoo"
 
 
@@ -46,6 +48,8 @@ class Card:
         memory_gb: Of all weights in GB by dtype, text encoders included, computed from their
             number.
         accuracy: Measured accuracies, one line each.
+        none_threshold: Ratio below which a photo shows none of the words, see `OpenSet`; that of
+            `tiny-sd` if None.
         knows: What its words and images are about, in a few words.
         gigabytes: About how much is fetched from the hub.
     """
@@ -71,6 +75,7 @@ class Card:
     distilled: bool = False
     memory_gb: dict[str, float] = field(default_factory=dict)
     accuracy: list[str] = field(default_factory=list)
+    none_threshold: Ratio | None = None
     knows: str = ""
     gigabytes: float | None = None
 
@@ -144,6 +149,8 @@ def _fits(kind: str, value: Any) -> bool:
         )
     if kind == "bool":
         return isinstance(value, bool)
+    if kind.startswith("Ratio"):
+        return _RATIO.fits(value)
     if kind.startswith("float"):
         return _POSITIVE.fits(value)
     if kind.startswith("int"):

@@ -41,6 +41,7 @@ class ClipBackbone:
         self.device, self.dtype = model.device, model.dtype
         self.logit_scale = float(model.logit_scale.detach().exp())
         self.temperatures: tuple[Temperature, ...] = ()
+        self.none_threshold: float | None = None
         self.vocabulary: frozenset[str] | None = None
         self.window = text_window(tokenizer, model.config.text_config)
 

@@ -168,6 +168,7 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
     if card.template is not None:
         model.template = card.template
     model.temperatures = tuple(Temperature(**entry) for entry in card.temperatures)
+    model.none_threshold = card.none_threshold
     if card.vocabulary is not None:
         model.vocabulary = frozenset(card.vocabulary)
     if card.distilled:
