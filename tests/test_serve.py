@@ -68,6 +68,20 @@ def test_words_are_read_as_on_the_command_line():
     assert asked.words == ["cat", "salt, pepper", "dog"]
 
 
+def test_the_words_choose_the_model():
+    offered = ["tiny-sd", "cifar10-dit", "photos-sd"]
+    for words, expected in (("cat,dog", "photos-sd"), ("bag,coat,dog", "tiny-sd")):
+        for fields in ({"words": words}, {"words": words, "model": "auto"}):
+            assert Ask.of(b"x", fields, False, offered).model == expected
+    assert (
+        Ask.of(b"x", {"words": "cat,dog", "model": "tiny-sd"}, False, offered).model == "tiny-sd"
+    )
+    assert (
+        Ask.of(b"x", {"words": "cat,dog"}, False, ["mine/folder", "photos-sd"]).model
+        == "mine/folder"
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -108,7 +122,9 @@ def test_every_bundled_diffusion_model_is_offered():
 
 def test_pickers_tell_cost_and_memory():
     found = choices(["tiny-sd"], "tiny-clip")
-    assert "any CPU" in found["models"][0]["about"] and found["models"][0]["here"]
+    auto, own = found["models"][:2]
+    assert "knows most of the words" in auto["about"] and auto["here"]
+    assert "any CPU" in own["about"] and own["here"]
     others = {m["name"]: m["about"] for m in found["models"] if not m["here"]}
     assert (
         "GB to fetch" in others["stable-diffusion-1.5"]
@@ -130,7 +146,8 @@ def test_watching_a_race_changes_nothing(digit):
 
 def test_what_is_odd_about_the_words_is_told(server, digit):
     _, lines = ask(server, digit[0], words="zebra,handwritten digit three", draws=4)
-    assert "never saw the words" in the(lines, "note")["text"]
+    assert "tiny-sd never saw the words zebra" in the(lines, "note")["text"]
+    assert "tiny-clip never saw the words zebra" in the(lines, "clip")["notes"][0]
 
 
 # -- HTTP ----------------------------------------------------------------------------------------
@@ -301,7 +318,7 @@ def page(server, tmp_path_factory):
         pytest.skip("no Chromium here; Debian's package is chromium")
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
         browser.open(f"http://localhost:{server.server_address[1]}/")
-        browser.until("document.querySelectorAll('#examples button').length === 2")
+        browser.until("document.querySelectorAll('#examples button').length === 3")
         yield browser
 
 

@@ -61,11 +61,22 @@ def advise_on_words(classifier: Any, labels: Sequence[str]) -> None:
         note(f"{model.name} knows {_about(model.name)}. {''.join(here[:1])}{other_models()}.")
 
 
-def model_for(labels: Sequence[str]) -> str:
-    """The model that answers where the user names none: the bundled one that knows most labels."""
-    known = bundled_knowing(labels)
-    best = max(known.values())
-    return DEFAULT if known[DEFAULT] == best else next(n for n in known if known[n] == best)
+def model_for(labels: Sequence[str], offered: Sequence[str] | None = None) -> str:
+    """The model that answers where the user names none: the one that knows most labels.
+
+    Args:
+        labels: What the user typed.
+        offered: Models to choose from, of equals the first; the bundled ones if None. One that
+            is not bundled counts as knowing all words.
+    """
+    from ..models.cards import cards
+
+    known, bundled = bundled_knowing(labels), {c.name for c in cards().values() if c.bundled}
+
+    def knows(name: str) -> int:
+        return known.get(name, 0 if name in bundled else len(labels))
+
+    return max(offered or [DEFAULT, *known], key=knows)
 
 
 def bundled_with(labels: Sequence[str]) -> list[str]:

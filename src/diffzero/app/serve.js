@@ -78,9 +78,11 @@ async function one(photo, wish) {
   body.append(title, cost, notes, bars, beside, why);
   card.append(image, body);
   $("answers").append(card);
+  let asked = wish;
   await stream("classify", photo, wish, (event) => {
     if (event.event === "waiting") cost.textContent = `waiting: ${event.before} before it`;
     if (event.event === "note") notes.append(make("p", event.text, "small"));
+    if (event.event === "working") asked = { ...wish, model: event.model }; // the one that fits, if none was named
     if (event.event === "working") cost.textContent = `${event.method} on ${event.model} …`;
     if (event.event === "progress") cost.textContent = `${count(event.evals)} evaluations, ${count(event.of)} at most`;
     if (event.event === "race") {
@@ -92,10 +94,11 @@ async function one(photo, wish) {
       cost.textContent = `${event.method} on ${event.model}: ${count(event.evals)} evaluations, ${event.seconds} s` +
         (event.calibrated ? "" : "; probabilities are not calibrated");
       bars.replaceChildren(make("h3", "Diffusion"), table(event.rows, "words by diffusion"));
-      why.replaceChildren(whyButton(photo, wish, event, why));
+      why.replaceChildren(whyButton(photo, asked, event, why));
     }
     if (event.event === "clip") {
       beside.replaceChildren(make("h3", event.error ? "CLIP" : `CLIP (${event.model}, ${event.evals} evaluation, ${event.seconds} s)`),
+        ...(event.notes || []).map((text) => make("p", text, "small")),
         event.error ? make("p", event.error, "small") : table(event.rows, "words by CLIP"));
     }
     if (event.event === "cancelled") title.textContent = "Cancelled";

@@ -84,8 +84,9 @@ def _beside(clip: Any, ask: Ask, photo: np.ndarray) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         found = CLIP(clip, template=ask.template)
-        fit(found, ask.words, lambda _: None)  # the first model said the same
-        return ranked(found, photo, lambda _: None, began) | {"event": "clip"}
+        notes: list[str] = []
+        fit(found, ask.words, lambda event: notes.append(event["text"]))
+        return ranked(found, photo, lambda _: None, began) | {"event": "clip", "notes": notes}
     except InputError as error:  # it may not know the words, which takes nothing away
         return {"event": "clip", "error": str(error)}
 

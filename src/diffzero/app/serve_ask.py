@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -13,7 +14,9 @@ from ..options import short
 MOST_WORDS = 100
 MOST_DRAWS = 256
 METHODS = ("race", "elbo", "noise-denoise", "weighted", "cross-attention")
+AUTO = "auto"  # the model that knows most of the words
 EXAMPLES = {
+    "photograph": ("A photograph: cat, dog or ship?", "photograph"),
     "digit": ("A handwritten digit", "digit"),
     "scene": ("Two coloured shapes: which colour is whose?", "scene"),
 }
@@ -26,7 +29,7 @@ class Ask:
     Attributes:
         photo: The file's bytes; its name never reaches the server.
         words: To choose from; of an explanation two, the first against the second.
-        model: One of those that the server was started with.
+        model: One of those that the server was started with, chosen by the words for `AUTO`.
         method: One of `METHODS`.
         draws: Noise draws per word, of methods that have them: at most, for a race.
         seed: Of the noise.
@@ -60,12 +63,18 @@ class Ask:
         if explain and len(words) != 2:
             raise InputError(f"An explanation compares two words; got {len(words)}.")
         return cls(
-            photo, words, _one_of("model", fields.get("model", models[0]), models),
+            photo, words, _model(fields.get("model", AUTO), words, models),
             _one_of("method", fields.get("method", METHODS[0]), METHODS),
             _whole("draws", fields.get("draws", "32"), 4, MOST_DRAWS),
             _whole("seed", fields.get("seed", "0"), 0, 2**32 - 1), explain,
             fields.get("template", "").strip()[:500] or None,
         )  # fmt: skip
+
+
+def _model(name: str, words: list[str], models: list[str]) -> str:
+    from .advice import model_for
+
+    return model_for(words, models) if name == AUTO else _one_of("model", name, models)
 
 
 def _one_of(name: str, value: str, known: Any) -> str:
@@ -89,7 +98,8 @@ def choices(models: list[str], clip: str | None) -> dict[str, Any]:
     from .lists import described
 
     known = cards()
-    rows = [{"name": n, "about": _about(known.get(n)), "here": True} for n in models]
+    rows = [{"name": AUTO, "about": "takes the model that knows most of the words", "here": True}]
+    rows += [{"name": n, "about": _about(known.get(n)), "here": True} for n in models]
     rows += [
         {"name": c.name, "about": f"{c.knows}; {needs(c)}: diffzero fetch {c.name}, then "
          f"diffzero serve --model {c.name}", "here": False}
@@ -125,10 +135,14 @@ def example(name: str) -> tuple[bytes, str]:
     from ..data import caption_words, digits_split
     from ..data.scenes import example as scene
     from ..data.scenes import render
+    from ..images import load_image
 
     if name not in EXAMPLES:
         raise InputError(f"No example {short(name)}; there are {', '.join(EXAMPLES)}.")
-    if name == "digit":
+    if name == "photograph":
+        pixels = load_image(Path(__file__).parent / "chelsea.jpg")
+        words = ["cat", "dog", "ship"]
+    elif name == "digit":
         pixels, words = digits_split()[1][0][2], list(caption_words()["digits"]["classes"])
     else:
         one = scene("validation", 0, 0, ("binding",))

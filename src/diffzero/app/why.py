@@ -41,7 +41,7 @@ def picture(
     figure, axes = plt.subplots(
         1, 2, figsize=(9.6, 4.9), dpi=110, facecolor="white", gridspec_kw={"wspace": 0.06}
     )
-    figure.subplots_adjust(left=0.02, right=0.84, top=0.8, bottom=0.12)
+    figure.subplots_adjust(left=0.02, right=0.83, top=0.8, bottom=0.12)
     axes[0].imshow(photo, interpolation="nearest" if photo.shape[0] < 128 else "auto")
     grey = photo.mean(2)
     axes[1].imshow(0.5 * grey + 127, cmap="gray", vmin=0, vmax=255)
@@ -51,9 +51,9 @@ def picture(
     for axis, text in zip(axes, _captions(found), strict=True):
         axis.set(xticks=[], yticks=[])
         axis.set_xlabel(text, fontsize=9, labelpad=6)
-    bar = figure.colorbar(scale, cax=figure.add_axes((0.86, 0.12, 0.022, 0.68)))
+    bar = figure.colorbar(scale, cax=figure.add_axes((0.85, 0.12, 0.022, 0.68)))
     ends = [textwrap.fill(_short(label, 40), 14) for label in (found.second, found.first)]
-    bar.set_ticks([-most, 0, most], labels=[ends[0], "no difference", ends[1]])
+    bar.set_ticks([-most, 0, most], labels=[ends[0], "no\ndifference", ends[1]])
     bar.ax.tick_params(labelsize=9, length=0)
     figure.suptitle(_title(found, proba), x=0.02, y=0.97, ha="left", fontsize=12)
     figure.savefig(out, format="png")
@@ -76,8 +76,9 @@ def attention_picture(
 ) -> None:
     """Where the network looks for each word, over a pale grey of the photo.
 
-    The scale is that of all maps together; a place has colour as far as it is looked at more than
-    the same place of pure noise.
+    A place has colour as far as its attention, less that of pure noise, is above the mean over the
+    photo: a word may have less of it everywhere than noise gives it, and still be looked for in
+    one place. The scale is that of all maps together.
 
     Args:
         maps: `CrossAttention.heat_maps` of the photo, float64 `[k, s, s]`.
@@ -91,11 +92,12 @@ def attention_picture(
     import matplotlib.pyplot as plt
 
     side = photo.shape[0]
-    most = float(maps.max()) if maps.max() > 0 else 1.0
+    maps = maps - maps.mean(axis=(1, 2), keepdims=True)
+    most = float(maps.max()) or 1.0  # above zero unless every map is flat
     figure, axes = plt.subplots(
         1, len(words), figsize=(4.3 * len(words), 4.9), dpi=110, facecolor="white", squeeze=False
     )
-    figure.subplots_adjust(left=0.02, right=0.98, top=0.86, bottom=0.06, wspace=0.06)
+    figure.subplots_adjust(left=0.02, right=0.98, top=0.85, bottom=0.06, wspace=0.06)
     for axis, word, own in zip(axes[0], words, maps, strict=True):
         whole = resized(own, side)
         axis.imshow(0.5 * photo.mean(2) + 127, cmap="gray", vmin=0, vmax=255)
@@ -103,7 +105,10 @@ def attention_picture(
         axis.imshow(strength, cmap="Oranges", vmin=0, vmax=1, alpha=0.85 * strength)
         axis.set(xticks=[], yticks=[])
         axis.set_xlabel(f"looked at for “{_short(word, 40)}”", fontsize=10, labelpad=6)
-    figure.suptitle("Attention, over that of pure noise", x=0.02, y=0.97, ha="left", fontsize=12)
+    title = (
+        f"Attention less that of pure noise\ndarkest: {100 * most:.2g} % above the photo's mean"
+    )
+    figure.suptitle(title, x=0.02, y=0.97, ha="left", fontsize=12)
     figure.savefig(out, format="png")
     plt.close(figure)
 
@@ -120,8 +125,8 @@ def _captions(found: Any) -> tuple[str, str]:
     side = found.difference.shape[0]
     return (
         "the photo, as the model sees it",
-        f"where its error is smaller: {side} x {side} places, {found.draws} draws;\n"
-        "coloured beyond two standard errors",
+        f"which word predicts the noise better in each of {side} x {side} places;\n"
+        f"no colour where {found.draws} draws leave it open (two standard errors)",
     )
 
 
