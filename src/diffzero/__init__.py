@@ -31,6 +31,7 @@ _HOME = {
     "Shortlist": "methods.compose",
     "Blend": "methods.compose",
     "HandOver": "methods.compose",
+    "Hierarchy": "methods.hierarchy",
     "OpenSet": "methods.open_set",
     "explain": "methods.explain",
     "Explanation": "methods.explain",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from .methods.cross_attention import CrossAttention
     from .methods.elbo import ELBO
     from .methods.explain import Explanation, explain
+    from .methods.hierarchy import Hierarchy
     from .methods.latent_knn import LatentKNN
     from .methods.likelihood import Likelihood
     from .methods.noise_denoise import NoiseDenoise, NoiseDenoiseVote

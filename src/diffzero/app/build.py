@@ -31,6 +31,12 @@ class ModelChoice:
     open_set: bool = False
     threshold: float | None = None
     race: bool = False
+    groups: Path | None = None
+
+    @property
+    def told(self) -> list[Any]:
+        """The groups as their file has them, an empty list without one."""
+        return [] if self.groups is None else [read_groups(self.groups)]
 
     def build(self, names: list[str], template: list[str] | None) -> Any:
         """A fitted classifier.
@@ -49,9 +55,17 @@ class ModelChoice:
         options |= parse_settings(self.settings)
         outer = {"priors": parse_priors(self.priors)} if self.priors else {}
         first = parse_shortlist(self.shortlist) if self.shortlist is not None else None
-        classifier = self._one(options | ({} if first else outer))
+        told = self.told
+        if told and (first is not None or self.open_set):
+            raise InputError("--groups goes with neither --shortlist, --none nor --multi.")
+        classifier = self._one(options | ({} if first or told else outer))
         if self.open_set:
             classifier = self._opened(classifier)
+        if told:
+            from ..methods.hierarchy import Hierarchy
+
+            more = {"seed": classifier.seed} | outer
+            classifier = Hierarchy(classifier, told[0], **more)
         if first is not None:
             classifier = self._shortened(classifier, *first, outer)
         return classifier.fit(names)
@@ -126,6 +140,29 @@ def read_labels(labels: str | None, labels_file: Path | None) -> list[str]:
         return check_labels(split_labels(labels))
     assert labels_file is not None
     return check_labels(read_words(labels_file))
+
+
+def read_groups(path: Path) -> dict[str, list[str]]:
+    """The groups in a YAML file, `animal: [cat, dog]`, checked.
+
+    Raises:
+        InputError: a file that cannot be read, or that holds something else.
+    """
+    import yaml
+
+    from ..data import read_text
+    from ..methods.hierarchy import checked
+
+    text = read_text(path)
+    try:
+        found = yaml.safe_load(text)
+        checked(found)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = f"{error} " if isinstance(error, InputError) else ""
+        raise InputError(
+            f"{path}: holds no groups of labels. {why}Write one a line: animal: [cat, dog]"
+        ) from None
+    return dict(found)
 
 
 def expand(paths: list[str]) -> list[str]:

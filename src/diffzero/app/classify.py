@@ -23,6 +23,7 @@ def classify(
     method: options.Method = None,
     settings: options.Settings = None,
     shortlist: options.Shortlist = None,
+    groups: options.Groups = None,
     priors: options.Priors = None,
     none: options.NoneOfThese = False,
     multi: options.Multi = False,
@@ -49,7 +50,7 @@ def classify(
     keep.check(paths, names)
     choice = ModelChoice(
         model, method, settings, device, dtype, batch_size, allow_pickle, seed, shortlist, priors,
-        resolution, none or multi, threshold, race=True,
+        resolution, none or multi, threshold, race=True, groups=groups,
     )  # fmt: skip
     note_waiting(f"loading {model}")
     classifier = choice.build(names, template)
@@ -66,7 +67,8 @@ def classify(
 
 def announce(classifier: Any, files: int, labels: int, evals: int) -> None:
     """What is about to happen, and whether its probabilities mean what they say."""
-    early = getattr(classifier, "then", classifier).stops_early  # of a shortlist, its second part
+    parts = (classifier, getattr(classifier, "then_", classifier))  # of a shortlist, the second
+    early = any(part.stops_early for part in parts)
     note(
         f"{count(files)}, {labels} labels, {classifier.method} on {classifier.backbone_.name}: "
         f"{'at most ' if early else ''}{evals:,} evaluations"

@@ -20,6 +20,7 @@ def evaluate(
     method: options.Method = None,
     settings: options.Settings = None,
     shortlist: options.Shortlist = None,
+    groups: options.Groups = None,
     priors: options.Priors = None,
     split: options.Split = None,
     limit: options.Limit = None,
@@ -53,7 +54,7 @@ def evaluate(
         ),
         ModelChoice(
             model, method, settings, device, dtype, batch_size, allow_pickle, seed, shortlist,
-            priors, resolution,
+            priors, resolution, groups=groups,
         ),
         Place(out, workers, ray, gpus_per_worker),
         keep_draws=keep_draws,

@@ -88,7 +88,7 @@ class Keep:
         if self.out is None:
             return files
         decides = (choice.model, choice.method, choice.settings, choice.seed, choice.shortlist,
-                   choice.priors, choice.resolution, choice.threshold)  # fmt: skip
+                   choice.priors, choice.resolution, choice.threshold, *choice.told)  # fmt: skip
         self.results = Results(
             self.out, fingerprint(decides, names, template, astuple(self.wish)), self.k,
             self.wish.none or self.wish.multi,

@@ -52,6 +52,10 @@ Shortlist = Annotated[
     str | None,
     typer.Option(help="CLIP:N, such as tiny-clip:5: that CLIP model keeps its best N labels."),
 ]
+Groups = Annotated[
+    Path | None,
+    typer.Option(help="YAML file of groups, a line each: animal: [cat, dog]; decided first."),
+]
 Priors = Annotated[
     str | None, typer.Option(help="How frequent each label is, such as cat=0.7,dog=0.3.")
 ]

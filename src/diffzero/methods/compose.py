@@ -41,13 +41,18 @@ from ..options import (
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class _Combination(Classifier):
+class Combination(Classifier):
     """What combinations share: members are cloned and fitted, networks are not copied."""
 
     seed: int | None = option(None, SEED | NOTHING)  # type: ignore[assignment]
 
-    def _member(self, name: str, member: Any) -> Classifier:
+    def _member(self, name: str, member: Any, names: list[str] | None = None) -> Classifier:
         """A fitted copy of a member, with the combination's seed and batch size if it has any.
+
+        Args:
+            name: What messages call it.
+            member: A classifier.
+            names: The classes it is fitted with; those of the combination if None.
 
         Raises:
             InputError: not a classifier.
@@ -69,7 +74,7 @@ class _Combination(Classifier):
                 models[copy.backbone] = resolve(copy.backbone)
             copy.set_params(backbone=models[copy.backbone])
         if hasattr(self, "names_"):
-            return copy.fit(self.names_)
+            return copy.fit(names or self.names_)
         copy._ready()
         return copy
 
@@ -105,7 +110,7 @@ class _Combination(Classifier):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Shortlist(_Combination):
+class Shortlist(Combination):
     """The first classifier keeps its best classes, the second decides among them.
 
         p(c) = p_1(c) for pruned c,    p(c) = sum over kept of p_1 * p_2(c | kept) otherwise.
@@ -171,13 +176,13 @@ class Shortlist(_Combination):
         return Scores(
             log_p,
             scores.evals + more.evals,
-            _added(scores.vjps, more.vjps),
+            added(scores.vjps, more.vjps),
             facts=more.facts,  # of the stage that decides
         )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Blend(_Combination):
+class Blend(Combination):
     """Weighted product of several classifiers' probabilities.
 
         logit_c = sum over members of  w_m log p_m(c),    w normalised to sum to 1.
@@ -232,13 +237,13 @@ class Blend(_Combination):
         logits = sum(w * log_p for w, (log_p, _) in zip(self.weights_, found, strict=True))
         vjps = None
         for _, scores in found:
-            vjps = _added(vjps, scores.vjps)
+            vjps = added(vjps, scores.vjps)
         evals = np.sum([s.evals for _, s in found], axis=0)
         return Scores(np.asarray(logits), evals, vjps)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class HandOver(_Combination):
+class HandOver(Combination):
     """Trust the first classifier where its answer is stable, hand the other images over.
 
     Stable means that its best class is the same under every template and on every augmented
@@ -323,7 +328,7 @@ class HandOver(_Combination):
         return Scores(log_p, evals, vjps, {"handed_over": handed})
 
 
-def _added(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+def added(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
     """The sum of two counts, of which either may be missing."""
     if a is None or b is None:
         return a if b is None else b
