@@ -11,15 +11,8 @@ import diffzero as dz
 from diffzero.data import caption_words, digits_split
 from diffzero.evaluate.calibrate import binned, fit, fit_weights, halves, joined
 from diffzero.evaluate.draws import DrawParts, draw_table, draw_times, read_matrix
-from diffzero.evaluate.rescore import (
-    accuracy_curve,
-    draw_weights,
-    join_templates,
-    probabilities,
-    read_scored,
-    reduce_draws,
-    rescored_logits,
-)
+from diffzero.evaluate.reduction import draw_weights, join_templates, reduce_draws
+from diffzero.evaluate.rescore import accuracy_curve, probabilities, read_scored, rescored_logits
 from diffzero.evaluate.summary import read_run
 from diffzero.scoring.times import slopes
 from test_cli import run

@@ -24,7 +24,8 @@ from ..errors import InputError
 from .metrics import fit_temperature, mcnemar
 from .races import drawn as races_drawn
 from .races import filled, race_settings, scale
-from .rescore import Scored, draw_weights, rescored_logits
+from .reduction import draw_weights
+from .rescore import Scored, rescored_logits
 from .store import as_sentence, write_json
 from .summary import metrics_of
 

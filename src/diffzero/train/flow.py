@@ -41,13 +41,12 @@ from torch.nn.functional import pad
 
 from .. import data
 from ..data import all_captions, held_out
-from ..errors import InputError
 from . import loop, tokenizer
 from .captions import Captions, jitter
 from .stable_diffusion import (
     CONTRAST_WEIGHT,
     DROPOUT,
-    EMBEDDINGS,
+    adopt,
     contrast_loss,
     parts_of,
     preset_for,
@@ -154,34 +153,6 @@ def freeze_reading(text: Any) -> None:
         module.requires_grad_(False)
 
 
-@torch.no_grad()
-def go_on(nets: dict[str, nn.Module], old: dict[str, Any], tokens: Sequence[Any]) -> None:
-    """Copy the weights of another model of this recipe, of its words those that are known here.
-
-    Args:
-        nets: See `components`.
-        old: Its parts, see `stable_diffusion.parts_of`.
-        tokens: The tokenizers of CLIP and of T5.
-
-    Raises:
-        InputError: weights of other shapes.
-    """
-    try:
-        for name, net in nets.items():
-            state = dict(old[name].state_dict())
-            for key, own in net.state_dict().items():
-                if key.endswith(EMBEDDINGS):
-                    end = name.removeprefix("text_encoder")
-                    new = tokens[1] if end == "_3" else tokens[0]
-                    state[key] = rows_of_words(own, state[key], new, old[f"tokenizer{end}"])
-            net.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise InputError(
-            "its weights do not fit this recipe's networks; go on from a model of tiny-flow's "
-            f"recipe. ({str(error).splitlines()[0]})"
-        ) from None
-
-
 class Network(nn.Module):
     """Transformer and text encoders, as `StableDiffusion3Pipeline` joins them."""
 
@@ -273,7 +244,9 @@ def train(
     if init is None or {"unet", "text_encoder"} <= set(old):
         keep_reading(nets["text_encoder"], old["text_encoder"], tokens[0], old["tokenizer"])
     else:
-        go_on(nets, old, tokens)
+        readers = {"": tokens[0], "_2": tokens[0], "_3": tokens[1]}
+        words = {f"text_encoder{k}": (own, old.get(f"tokenizer{k}")) for k, own in readers.items()}
+        adopt(nets, old, words, init)
     freeze_reading(nets["text_encoder"])
     vae = old["vae"].to(device).requires_grad_(False)
     network = Network(nets).to(device)

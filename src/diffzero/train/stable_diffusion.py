@@ -350,27 +350,44 @@ def start_from(nets: dict[str, nn.Module], init: str, tokens: Any = None) -> Any
 
     model = load(init, device="cpu", dtype="float32")
     old = parts_of(model)
+    adopt(nets, old, dict.fromkeys(nets, (tokens, old.get("tokenizer"))), init)
+    own = model.vocabulary or () if tokens else ()
+    lost = sorted(word for word in own if len(tokens.tokenize(word)) > 1)
+    if lost:
+        warnings.warn(
+            f"{init} knows {len(lost)} words that these captions do not have; they are not "
+            f"kept: {', '.join(lost)}.",
+            stacklevel=2,
+        )
+    return old
+
+
+def adopt(
+    nets: dict[str, nn.Module], old: dict[str, Any], words: dict[str, tuple[Any, Any]], init: str
+) -> None:
+    """Copy a model's weights, of token embeddings those of the words that both models know.
+
+    Args:
+        nets: By the name of the part.
+        old: The other model's parts, see `parts_of`.
+        words: The tokenizers, here and there, of the parts that read text.
+        init: What messages call the other model.
+
+    Raises:
+        InputError: weights that do not fit.
+    """
     try:
-        own = model.vocabulary or () if tokens else ()
-        lost = sorted(word for word in own if len(tokens.tokenize(word)) > 1)
         for name, net in nets.items():
-            state = old[name].state_dict()
+            state = dict(old[name].state_dict())
             for key, own in net.state_dict().items():
                 if key.endswith(EMBEDDINGS):
-                    state[key] = rows_of_words(own, state[key], tokens, old["tokenizer"])
+                    state[key] = rows_of_words(own, state[key], *words[name])
             net.load_state_dict(state)
-        if lost:
-            warnings.warn(
-                f"{init} knows {len(lost)} words that these captions do not have; they are not "
-                f"kept: {', '.join(lost)}.",
-                stacklevel=2,
-            )
     except (AttributeError, KeyError, RuntimeError) as error:
         raise InputError(
             f"{init}: its weights do not fit this recipe's networks. Start from a model of the "
             f"same recipe and preset. ({str(error).splitlines()[0]})"
         ) from None
-    return old
 
 
 def _vae_loss(
