@@ -72,10 +72,16 @@ def explain(
     picture(found, square, (p, q), out)
     if looks is not None and attention is not None:
         attention_picture(looks.fit(pair).heat_maps([photo])[0], pair, square, attention)
+    tell(found, path, out, (p, q), as_json)
+
+
+def tell(found: Any, path: str, out: Path, proba: tuple[float, float], as_json: bool) -> None:
+    """The two words and where the picture is, on standard output."""
     if as_json:
-        say_json(record(found, path, out, (p, q)))
+        say_json(record(found, path, out, proba))
     else:
-        say(f"{path}:  {found.first} {100 * p:.1f} %   {found.second} {100 * q:.1f} %")
+        p, q = (f"{100 * value:.1f} %" for value in proba)
+        say(f"{path}:  {found.first} {p}   {found.second} {q}")
         say(f"picture: {out}")
 
 

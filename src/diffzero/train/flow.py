@@ -284,6 +284,21 @@ def shares(sets: list[data.Labelled]) -> Tensor:
     return share / share.sum()
 
 
+@torch.no_grad()
+def latents_of(
+    vae: Any,
+    sets: list[data.Labelled],
+    pixels: list[Tensor],
+    index: list[Tensor],
+    generator: torch.Generator,
+) -> Tensor:
+    """Posterior means of the chosen images of each set; the digits, which are few, jittered."""
+    x = [to_input(p[i], vae) for p, i in zip(pixels, index, strict=True)]
+    x = [jitter(p, generator) if s.name == "digits" else p for p, s in zip(x, sets, strict=True)]
+    means = vae.encode(torch.cat(x)).latent_dist.mean.float()
+    return (means - vae.config.shift_factor) * vae.config.scaling_factor
+
+
 def flow_loss(
     network: Network,
     vae: Any,
@@ -299,17 +314,6 @@ def flow_loss(
     t5_ids = t5_tokens(
         captions.texts, padding="max_length", truncation=True, return_tensors="pt"
     ).input_ids
-    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
-
-    def latents(index: list[Tensor], generator: torch.Generator) -> Tensor:
-        """Posterior means; the digits, which are few, jittered."""
-        x = [to_input(p[i], vae) for p, i in zip(pixels, index, strict=True)]
-        x = [
-            jitter(p, generator) if s.name == "digits" else p for p, s in zip(x, sets, strict=True)
-        ]
-        with torch.no_grad():
-            return (vae.encode(torch.cat(x)).latent_dist.mean.float() - shift) * scale
-
     half = device.type != "cpu" or loop.bfloat16_pays()
 
     def loss(generator: torch.Generator) -> Tensor:
@@ -326,7 +330,7 @@ def flow_loss(
             torch.autocast(device.type, torch.bfloat16, half),
             loop.attention_of_few_tokens(device.type),
         ):
-            x = latents(drawn.index, generator)
+            x = latents_of(vae, sets, pixels, drawn.index, generator)
             eps = torch.randn(x.shape, generator=generator).to(device)
             at = s.to(device).view(-1, 1, 1, 1)
             x_t, target = (1 - at) * x + at * eps, eps - x

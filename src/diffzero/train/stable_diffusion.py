@@ -270,17 +270,25 @@ def train(
     unet.to(memory_format=torch.channels_last)
     loss = denoising_loss(denoiser, latents, sets, captions, scale, device, size)
     fit = partial(loop.fit, denoiser, loss, log=log, ema_decay=0.9995)
-    if spent:  # what the U-Net does not use yet would be unlearned
-        text.requires_grad_(False)
-        result = fit(states / "kept.pt", budget(KEPT_SHARE, "unet"), seed=seed)
-        text.requires_grad_(True)
-        rest -= result["seconds"] / 60
+    if spent:
+        rest -= _keeping(text, fit, states / "kept.pt", budget(KEPT_SHARE, "unet"), seed)
         seed += 1  # not the same batches again
     # One long step of an earlier stage may have spent more than its share; not at this one's cost.
     least = minutes * (1 - VAE_SHARE - READ_SHARE - KEPT_SHARE)
     result = fit(states / "unet.pt", max(rest, least), seed=seed)
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     save(nets, tokens, out)
+
+
+def _keeping(text: Any, fit: Callable[..., Any], state: Path, minutes: float, seed: int) -> float:
+    """The minutes that a U-Net learned beside an encoder that keeps what it has read.
+
+    What the U-Net does not use yet would be unlearned.
+    """
+    text.requires_grad_(False)
+    result = fit(state, minutes, seed=seed)
+    text.requires_grad_(True)
+    return float(result["seconds"]) / 60
 
 
 def _scaled(
