@@ -8,7 +8,7 @@ READY := .venv/.ready
 
 # What the demo needs; what tests need comes on top.
 $(BASE): pyproject.toml constraints.txt
-	@echo "Installing into .venv, 1.8 GB: one to five minutes."
+	@echo "Installing into .venv, 1.8 GB: 2 to 8 minutes, most of them after the last download."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
 	touch $(BASE)

@@ -141,7 +141,8 @@ def test_groups_of_a_file(monkeypatch, capsys, tmp_path, photos):
 @pytest.mark.parametrize("text", ["- cat\n", "animal: cat\n", "a: [x\n", "a: [x]\nb: [x]\n", ""])
 def test_files_that_hold_no_groups(monkeypatch, capsys, tmp_path, text):
     (tmp_path / "g.yaml").write_text(text)
-    line = ["classify", "a.png", "--labels", "cat,dog", "--groups", tmp_path / "g.yaml"]
+    line = ["classify", tmp_path / "g.yaml", "--labels", "cat,dog", "--groups"]
+    line.append(tmp_path / "g.yaml")
     assert run(monkeypatch, *line) == 2
     assert "g.yaml" in (err := capsys.readouterr().err) and "bug" not in err
     assert run(monkeypatch, *line[:-1], tmp_path / "nothing.yaml") == 2

@@ -66,7 +66,7 @@ def test_unknown_words_lead_to_a_model_that_knows_them(monkeypatch, capsys, tmp_
     row = (tmp_path / "r.csv").read_text().splitlines()[1]
     assert ",cat; dog," in row  # the file says too which answers are guesses
     assert run(monkeypatch, *line, "cat,dog", "--model", "tiny-sd") == 0
-    assert capsys.readouterr().out.count("% (unknown word)") == 2
+    assert capsys.readouterr().out.count("(unknown word)") == 2
     for part in (
         "tiny-sd knows clothes",
         "photos-sd, which comes with diffzero, knows these words: add --model photos-sd",

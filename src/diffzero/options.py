@@ -9,8 +9,9 @@ which argument was wrong, what was given and what is allowed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,12 @@ def as_numbers(values: Any) -> np.ndarray:
         return np.asarray([float(v) if _is_real(v) else math.nan for v in values])
     except (TypeError, ValueError, OverflowError):
         return np.asarray(math.nan)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """How a list of the known names begins in a message: by the one that was meant, if any."""
+    near = get_close_matches(name, known, 1)
+    return f"the nearest is {near[0]}, and there are " if near else "there are "
 
 
 def short(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from .console import note
@@ -51,14 +52,39 @@ def other_models() -> str:
 
 
 def advise_on_words(classifier: Any, labels: Sequence[str]) -> None:
-    """Say which model knows the words, if this one does not know some."""
+    """Say which model knows the words, if this one does not; else what a bundled one knows."""
     from ..prompts import unknown_words
 
     model = classifier.backbone_
-    if any(unknown_words(model, label) for label in labels):
-        here = [f"{name}, which comes with diffzero, knows these words: add --model {name}. "
-                for name in bundled_with(labels)]  # fmt: skip
-        note(f"{model.name} knows {_about(model.name)}. {''.join(here[:1])}{other_models()}.")
+    unknown = [word for label in labels for word in unknown_words(model, label)]
+    if not unknown:
+        remind_of_bounds(model.name)
+        return
+    meant = spelled_otherwise(unknown)
+    if meant:
+        note(f"did you mean {', '.join(f'{b} for {a}' for a, b in meant.items())}?")
+    here = [f"{name}, which comes with diffzero, knows these words: add --model {name}. "
+            for name in bundled_with(labels)]  # fmt: skip
+    note(f"{model.name} knows {_about(model.name)}. {''.join(here[:1])}{other_models()}.")
+
+
+def spelled_otherwise(words: Sequence[str]) -> dict[str, str]:
+    """Of words that nobody knows, those that bundled models know in the singular or alike."""
+    from ..models.cards import cards
+
+    readers = [c for c in cards().values() if c.bundled and c.vocabulary]
+    known = sorted({word for card in readers for word in card.vocabulary or () if len(word) > 2})
+    near = {word: get_close_matches(word, known, 1, 0.8) for word in words if word not in known}
+    return {word: found[0] for word, found in near.items() if found}
+
+
+def remind_of_bounds(name: str) -> None:
+    """Say what a bundled model knows: any other photo gets one of the words all the same."""
+    from ..models.cards import cards
+
+    card = cards().get(name)
+    if card is not None and card.bundled and card.knows:
+        note(f"{card.name} knows {card.knows}; a photo of anything else gets a wrong word")
 
 
 def model_for(labels: Sequence[str], offered: Sequence[str] | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,20 @@ def read_groups(path: Path) -> dict[str, list[str]]:
             f"{path}: holds no groups of labels. {why}Write one a line: animal: [cat, dog]"
         ) from None
     return dict(found)
+
+
+def check_some_are_there(paths: list[str]) -> None:
+    """Refuse paths of which none exists, before a model is loaded for them.
+
+    Raises:
+        InputError: naming the first.
+    """
+    try:
+        there = any("://" in path or os.path.lexists(path) for path in paths)
+    except ValueError:
+        return  # no name that a file can have; its reading says so
+    if not there:
+        raise InputError(f"{short(paths[0])}: no such file or folder.")
 
 
 def expand(paths: list[str]) -> list[str]:

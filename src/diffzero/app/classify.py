@@ -8,7 +8,7 @@ import typer
 
 from . import options
 from .advice import advise_on_none, advise_on_words, model_for
-from .build import ModelChoice, expand, read_labels
+from .build import ModelChoice, check_some_are_there, expand, read_labels
 from .console import note, note_waiting, printable, progress_bar, say, say_json, unbroken
 from .keep import Keep
 from .records import Wish, records, text_of
@@ -43,6 +43,8 @@ def classify(
 ) -> None:
     """Put the best of your words on each image, with a probability."""
     names = read_labels(labels, labels_file)
+    if out is None and not as_json:  # else each has a record of its error
+        check_some_are_there(paths)
     model = model or model_for(names)
     files = expand(paths)
     wish = Wish(top_k, none, multi)
@@ -61,23 +63,27 @@ def classify(
     failed = answer(classifier, files, evals, as_json, keep)
     advise_on_none(classifier, keep.none, len(files) - failed)
     if failed:
-        note(f"{failed} of {count(len(files))} could not be classified; the others are done.")
+        others = "; the others are done" * (failed < len(files))
+        note(f"{failed} of {count(len(files))} could not be classified{others}.")
         raise typer.Exit(2)
 
 
 def announce(classifier: Any, files: int, labels: int, evals: int) -> None:
     """What is about to happen, and whether its probabilities mean what they say."""
-    parts = (classifier, getattr(classifier, "then_", classifier))  # of a shortlist, the second
-    early = any(part.stops_early for part in parts)
     note(
         f"{count(files)}, {labels} labels, {classifier.method} on {classifier.backbone_.name}: "
-        f"{'at most ' if early else ''}{evals:,} evaluations"
+        f"{'at most ' if stops_early(classifier) else ''}{evals:,} evaluations"
     )
     if not classifier.calibrated:
         note(
             "probabilities are not calibrated: no temperature was fitted for this model with "
             "these settings. The order of the labels stands; --set temperature=T sets one."
         )
+
+
+def stops_early(classifier: Any) -> bool:
+    """Whether images may take fewer evaluations than announced; a shortlist's second part may."""
+    return any(c.stops_early for c in (classifier, getattr(classifier, "then_", classifier)))
 
 
 def answer(classifier: Any, files: list[str], evals: int, as_json: bool, keep: Keep) -> int:
@@ -88,7 +94,7 @@ def answer(classifier: Any, files: list[str], evals: int, as_json: bool, keep: K
     """
     done = failed = 0
     try:
-        with progress_bar(evals) as progress:
+        with progress_bar(evals, early=stops_early(classifier)) as progress:
             for found in records(classifier, files, progress):
                 record = keep.wish.of(found)
                 with unbroken():

@@ -141,18 +141,21 @@ class Estimate:
     """Says once how long the work will take, measured on its second batch.
 
     The first one also pays for what happens once, such as choosing kernels and encoding the first
-    photos.
+    photos. Where photos may take fewer units than were announced, the first one is waited for.
 
     Args:
-        total: Units of work in all.
+        total: Units of work in all, at most if `early`.
         tell: Where the sentence goes.
         clock: Seconds that pass.
+        early: Whether photos may take fewer units; `finished` then tells of each.
     """
 
     def __init__(
-        self, total: int, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.total, self.tell, self.clock = total, tell, clock
+        self, total: int, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic,
+        early: bool = False,
+    ) -> None:  # fmt: skip
+        self.total, self.tell, self.clock, self.early = total, tell, clock, early
+        self.announced = self.spent = 0  # units of what is finished
         self.done, self.said, self.began = 0, False, clock()
         self.first: tuple[int, float] | None = None  # units and seconds of the first batch
 
@@ -160,7 +163,7 @@ class Estimate:
         """So many units were just done."""
         self.done += n
         spent = self.clock() - self.began
-        if self.said or not self.done:
+        if self.said or not self.done or (self.early and not self.announced):
             return
         if self.first is None:
             self.first = self.done, spent
@@ -169,7 +172,9 @@ class Estimate:
         if spent - seconds < MEASURED or self.done == units:
             return
         self.said = True
-        whole = seconds + (spent - seconds) * (self.total - units) / (self.done - units)
+        share = self.spent / self.announced if self.early else 1.0
+        left = (self.total - self.done) * share + self.done - units
+        whole = seconds + (spent - seconds) * left / (self.done - units)
         if whole > LONG and self.done < self.total:
             self.tell(f"about {duration(whole)}, as its first batches suggest")
 
@@ -177,14 +182,21 @@ class Estimate:
         """So many units will not be done at all."""
         self.total -= n
 
+    def finished(self, announced: int, spent: int) -> None:
+        """What so many units were announced for took so many."""
+        self.announced += announced
+        self.spent += spent
+        self.skip(announced - spent)
+
 
 @contextmanager
-def progress_bar(total: int, unit: str = "evaluations") -> Iterator[Estimate]:
+def progress_bar(total: int, unit: str = "evaluations", early: bool = False) -> Iterator[Estimate]:
     """A bar with rate and time left, on a terminal; everywhere an estimate of long work.
 
     Args:
         total: Units of work in all.
         unit: What they are.
+        early: See `Estimate`.
 
     Yields:
         A function that takes the number of units just done; its `skip` takes those that will not
@@ -194,18 +206,20 @@ def progress_bar(total: int, unit: str = "evaluations") -> Iterator[Estimate]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Estimate(total, note)
+        yield Estimate(total, note, early=early)
         return
     with _bar(console, unit) as bar:
         task = bar.add_task("", total=total)
-        yield _Shown(total, bar, task, bar.console.print)
+        yield _Shown(total, bar, task, bar.console.print, early)
 
 
 class _Shown(Estimate):
     """An estimate that also moves a bar."""
 
-    def __init__(self, total: int, bar: Any, task: Any, tell: Callable[[str], None]) -> None:
-        super().__init__(total, tell)
+    def __init__(
+        self, total: int, bar: Any, task: Any, tell: Callable[[str], None], early: bool
+    ) -> None:
+        super().__init__(total, tell, early=early)
         self.bar, self.task = bar, task
 
     def __call__(self, n: int) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .records import marked
+from .results import unknown_in
 
 SHOWN = 1000  # photos on a sheet at most: some 5 KB each
 
@@ -44,7 +46,8 @@ def write_sheet(
         title=title,
         photos=[_photo(row, files, k) for row in answered[:SHOWN]],
         left_out=len(answered[SHOWN:]),
-        counts=Counter(row["label"] for row in answered).most_common(),
+        counts=Counter(marked(row["label"], unknown_in(row)) for row in answered).most_common(),
+        unknown=sorted({label for row in answered for label in unknown_in(row)}),
         failed=[row for row in rows if row.get("error")],
     )
     fresh = out.with_name(out.name + ".new")
@@ -58,11 +61,14 @@ def doubt(row: Mapping[str, Any]) -> float:
 
 
 def _photo(row: Mapping[str, Any], files: Mapping[str, str], k: int) -> dict[str, Any]:
-    words = [(row[f"label_{i}"], row[f"p_{i}"]) for i in range(1, k + 1) if row[f"label_{i}"]]
+    unknown, places = unknown_in(row), range(1, k + 1)
+    words = [
+        (marked(row[f"label_{i}"], unknown), row[f"p_{i}"]) for i in places if row[f"label_{i}"]
+    ]
     return {
         "name": Path(row["path"]).name,
         "path": row["path"],
-        "label": row["label"],
+        "label": marked(row["label"], unknown),
         "words": words,
         "labels": row.get("labels"),
         "picture": _picture(files.get(row["path"], row["path"])),

@@ -203,5 +203,6 @@ def _thumbnail(pixels: np.ndarray, side: int = 256) -> np.ndarray:
 def _title(elbo: tuple[str, ...], clip: tuple[str, ...], draws: int) -> str:
     return (
         f"Held-out handwritten digits by diffusion ({elbo[1]}, ELBO, {draws} draws): {elbo[2]}\n"
-        f"CLIP on the same images ({clip[1]}): {clip[2]}. The least certain are shown first."
+        f"CLIP on the same images ({clip[1]}): {clip[2]}. "
+        "Of the digits the least certain are shown first."
     )

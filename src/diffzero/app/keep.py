@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .console import note, print_table, say
-from .records import NONE, Wish
+from .records import NONE, Wish, marked
 
 if TYPE_CHECKING:
     from .build import ModelChoice
@@ -131,7 +131,10 @@ class Keep:
     def say_places(self) -> None:
         """How often each word was the answer, and where everything is."""
         if self.out is not None:
-            counts = Counter(row["label"] or "no answer" for row in self.rows).most_common()
+            from .results import unknown_in
+
+            names = (marked(row["label"] or "no answer", unknown_in(row)) for row in self.rows)
+            counts = Counter(names).most_common()
             print_table(["word", "photos"], [(label, f"{n:,}") for label, n in counts])
         for place in (self.out, self.sort_into, self.html):
             if place is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..options import short
+from ..options import nearest, short
 from .advice import ROOM, needs, rounded
 from .console import print_table, say
 
@@ -61,7 +61,7 @@ def methods(name: Name = None) -> None:
 
 def _chosen(name: str, known: Any, kind: str) -> Any:
     if name not in known:
-        raise InputError(f"No {kind} {short(name)}; there are {', '.join(known)}.")
+        raise InputError(f"No {kind} {short(name)}; {nearest(name, known)}{', '.join(known)}.")
     return known[name]
 
 
@@ -116,6 +116,7 @@ def _whole_card(card: Card) -> None:
         ("prompt", card.template or ""),
         ("words", ", ".join(card.vocabulary or card.classes or ["any"])),
         ("calibrated", ", ".join(f"{t['method']} ({_draws(t)} draws)" for t in card.temperatures)),
+        ("none below", "" if card.none_threshold is None else f"ratio {card.none_threshold:g}"),
         ("measured", "\n".join(card.accuracy) or "not here"),
     ]
     print_table([card.name, ""], [(name, value) for name, value in rows if value])
@@ -128,15 +129,28 @@ def _draws(temperature: dict[str, Any]) -> str:
 
 
 def _whole_method(name: str, cls: Any) -> None:
-    from inspect import getdoc
-
     kind, what, needed, cost = described(cls)
     rows = [("does", what), ("class", f"diffzero.{kind}"), ("needs", needed),
             ("evaluations per image", cost)]  # fmt: skip
     print_table([name, ""], rows)
-    arguments = (getdoc(cls) or "").partition("Args:\n")[2].partition("\n\n")[0]
-    if arguments:
-        say(f"--set takes:\n{arguments.rstrip()}")
+    say("--set takes:")
+    for argument, text in arguments_of(cls).items():
+        if argument != "backbone":  # that is --model
+            say(f"    {argument}: {text}")
+
+
+def arguments_of(cls: Any) -> dict[str, str]:
+    """What each argument of a class is, as its docstring says, or that of the class it names."""
+    from inspect import getdoc
+
+    import diffzero
+
+    listed = (getdoc(cls) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    found = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE))
+    for argument, text in found.items():
+        if other := re.fullmatch(r"See `(\w+)`\.", text):
+            found[argument] = arguments_of(getattr(diffzero, other[1])).get(argument, text)
+    return found
 
 
 def described(cls: Any) -> tuple[str, str, str, str]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+ASKED, FILES = "Model and method", "Answers and files"  # panels of --help
+
 Labels = Annotated[
     str | None,
     typer.Option(help='Words to choose from: cat,dog. Quote commas: "salt, pepper",oil.'),
@@ -17,56 +19,112 @@ Templates = Annotated[
 ]
 Results = Annotated[
     Path | None,
-    typer.Option("--out", help="Results as .csv, .parquet or .jsonl; run again to go on."),
+    typer.Option(
+        "--out",
+        help="Results as .csv, .parquet or .jsonl; run again to go on.",
+        rich_help_panel=FILES,
+    ),
 ]
 SortInto = Annotated[
-    Path | None, typer.Option(help="Put each photo into a folder of its word in this one.")
+    Path | None,
+    typer.Option(
+        help="Put each photo into a folder of its word in this one.", rich_help_panel=FILES
+    ),
 ]
-SortHow = Annotated[str, typer.Option(help="copy, link or move; nothing is ever overwritten.")]
+SortHow = Annotated[
+    str,
+    typer.Option(help="copy, link or move; nothing is ever overwritten.", rich_help_panel=FILES),
+]
 Html = Annotated[
-    Path | None, typer.Option("--html", help="A contact sheet, the doubtful photos first.")
+    Path | None,
+    typer.Option(
+        "--html",
+        help="A contact sheet, the doubtful photos first.",
+        rich_help_panel=FILES,
+    ),
 ]
-TopK = Annotated[int | None, typer.Option(min=1, help="Words shown of each photo.")]
+TopK = Annotated[
+    int | None, typer.Option(min=1, help="Words shown of each photo.", rich_help_panel=FILES)
+]
 NoneOfThese = Annotated[
-    bool, typer.Option("--none", help='Answer "none of these" where no word fits.')
+    bool,
+    typer.Option(
+        "--none",
+        help='Answer "none of these" where no word fits.',
+        rich_help_panel=FILES,
+    ),
 ]
 Multi = Annotated[
-    bool, typer.Option("--multi", help="Name every word that the photo shows, or none.")
+    bool,
+    typer.Option(
+        "--multi", help="Name every word that the photo shows, or none.", rich_help_panel=FILES
+    ),
 ]
 Threshold = Annotated[
-    float | None, typer.Option(help="Ratio that --none and --multi ask for; see the guide.")
+    float | None,
+    typer.Option(
+        help="Ratio that --none and --multi ask for; see docs/how-to-choose-a-method.md.",
+        rich_help_panel=FILES,
+    ),
 ]
-Model = Annotated[str, typer.Option("--model", help="Card name, folder or hub id.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Card name, folder or hub id.", rich_help_panel=ASKED)
+]
 FittingModel = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="Card name, folder or hub id; the bundled one that knows most words if unset.",
+        rich_help_panel=ASKED,
     ),
 ]
-Method = Annotated[str | None, typer.Option("--method", help="See `diffzero methods`.")]
+Method = Annotated[
+    str | None, typer.Option("--method", help="See `diffzero methods`.", rich_help_panel=ASKED)
+]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Method argument as name=value; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Method argument as name=value; repeatable.",
+        rich_help_panel=ASKED,
+    ),
 ]
 Shortlist = Annotated[
     str | None,
-    typer.Option(help="CLIP:N, such as tiny-clip:5: that CLIP model keeps its best N labels."),
+    typer.Option(
+        help="CLIP:N, such as tiny-clip:5: that CLIP model keeps its best N labels.",
+        rich_help_panel=ASKED,
+    ),
 ]
 Groups = Annotated[
     Path | None,
-    typer.Option(help="YAML file of groups, a line each: animal: [cat, dog]; decided first."),
+    typer.Option(
+        help="YAML file of groups of labels, decided first; see the guide.",
+        rich_help_panel=ASKED,
+    ),
 ]
 Priors = Annotated[
-    str | None, typer.Option(help="How frequent each label is, such as cat=0.7,dog=0.3.")
+    str | None,
+    typer.Option(
+        help="How frequent each label is, such as cat=0.7,dog=0.3.", rich_help_panel=ASKED
+    ),
 ]
-AllowPickle = Annotated[bool, typer.Option(help="Load pickled weights.")]
+AllowPickle = Annotated[bool, typer.Option(help="Load pickled weights.", rich_help_panel=ASKED)]
 Resolution = Annotated[
-    int | None, typer.Option(help="Side of the images in pixels, if not the model's own.")
+    int | None,
+    typer.Option(
+        help="Side of the images in pixels, if not the model's own.",
+        rich_help_panel=ASKED,
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
-BatchSize = Annotated[int | None, typer.Option(help="Rows in each call of the network.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random choices.", rich_help_panel=ASKED)]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.", rich_help_panel=ASKED)]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, float16 or bfloat16.", rich_help_panel=ASKED)
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Rows in each call of the network.", rich_help_panel=ASKED)
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 Draws = Annotated[int | None, typer.Option(help="First draws only.")]
 
@@ -75,7 +133,10 @@ Split = Annotated[str | None, typer.Option(help="Part of the data.")]
 Limit = Annotated[int | None, typer.Option(help="Images at most, a random part.")]
 Subset = Annotated[str | None, typer.Option(help="balanced:N, N images of each class.")]
 Classes = Annotated[
-    str | None, typer.Option(help="Class set such as cifar100, or a file of names.")
+    str | None,
+    typer.Option(
+        help="Class set such as cifar100, or a file of names.",
+    ),
 ]
 PromptSet = Annotated[
     list[str] | None,

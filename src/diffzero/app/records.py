@@ -8,7 +8,7 @@ their turn comes and their pixels are gone before the next group is opened.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,11 @@ def next_group(
         except InputError as error:
             found[-1]["error"] = str(error)
             progress.skip(classifier.count_evals(len(classifier.names_)))
-    scored = iter(score(classifier, paths, images, progress) if images else [])
+    scores = score(classifier, paths, images, progress) if images else []
+    for record in scores:
+        if "evals" in record:
+            progress.finished(classifier.count_evals(len(classifier.names_)), record["evals"])
+    scored = iter(scores)
     return [record if "error" in record else next(scored) for record in found]
 
 
@@ -137,6 +141,7 @@ def _ratios(classifier: Any, scores: Any, row: int) -> dict[str, Any]:
     best = int(scores.logits[row].argmax())
     return {
         "ratio": float(ratios[best]),
+        "threshold": classifier.threshold_in_use(),
         "ratios": {n: float(v) for n, v in zip(classifier.names_, ratios, strict=True)},
         "present": [n for n, is_there in zip(classifier.names_, there, strict=True) if is_there],
     }
@@ -175,16 +180,22 @@ class Wish:
         return record
 
 
+def marked(label: str, unknown: Collection[str]) -> str:
+    """A label, and whether the model never saw its words: then its probability means nothing."""
+    return f"{label} (unknown word)" if label in unknown else label
+
+
 def text_of(record: dict[str, Any], top: int | None = None) -> str:
     """The best words of an image on one line, three if no number is wished."""
     guessed = record.get("unknown", ())
     best = sorted(record["scores"].items(), key=lambda item: -item[1])[: top or 3]
     words = "   ".join(
-        f"{printable(label)} {100 * p:.1f} %{' (unknown word)' * (label in guessed)}"
+        printable(marked(label, guessed)) + ("" if label in guessed else f" {100 * p:.1f} %")
         for label, p in best
     )
     if "labels" in record:
-        words = "   ".join(map(printable, record["labels"])) or f"{NONE}   (nearest: {words})"
+        there = (printable(marked(label, guessed)) for label in record["labels"])
+        words = "   ".join(there) or f"{NONE}   (nearest: {words})"
     elif record["label"] == NONE:
         words = f"{NONE}   (nearest: {words})"
     return f"{printable(record['path'])}:  {words}"

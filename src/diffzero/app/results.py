@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ KINDS = (".csv", ".parquet", ".jsonl")
 SHOWN = 3  # best words in a row, if the user names no number
 PATH = "path"
 DECIMALS = 6  # of probabilities, ratios and seconds in a table
-OPENED = ("labels", "ratio")  # columns of --none and --multi alone
+NUMBERS = ("ratio", "threshold", "seconds")
+OPENED = ("labels", "ratio", "threshold")  # columns of --none and --multi alone
 
 
 def key(path: str) -> str:
@@ -44,9 +45,15 @@ def flat(record: dict[str, Any], k: int) -> dict[str, Any]:
         label, p = best[place - 1] if place <= len(best) else (None, None)
         row |= {f"label_{place}": label, f"p_{place}": p}
     row |= {n: "; ".join(record[n]) if n in record else None for n in ("labels", "unknown")}
-    others = ("ratio", "evals", "seconds", "model", "method", "seed", "run", "error")
+    others = ("ratio", "threshold", "evals", "seconds", "model", "method", "seed", "run", "error")
     row |= {name: record.get(name) for name in others}
     return {n: round(v, DECIMALS) if isinstance(v, float) else v for n, v in row.items()}
+
+
+def unknown_in(row: Mapping[str, Any]) -> list[str]:
+    """The labels of a flat row, or of a record, whose words the model never saw."""
+    found = row.get("unknown") or []
+    return found.split("; ") if isinstance(found, str) else list(found)
 
 
 class Results:
@@ -169,7 +176,7 @@ def _locked(path: Path) -> Any:
 
 
 def columns(k: int, opened: bool) -> list[str]:
-    """Names of a table's columns; `labels` and `ratio` only if the answer may be no word."""
+    """Names of a table's columns; those of `OPENED` only if the answer may be no word."""
     return [name for name in flat({PATH: ""}, k) if opened or name not in OPENED]
 
 
@@ -209,7 +216,7 @@ def _typed(name: str, text: str) -> Any:
         return None
     if name in ("evals", "seed"):
         return int(text)
-    return float(text) if name in ("ratio", "seconds") or name.startswith("p_") else text
+    return float(text) if name in NUMBERS or name.startswith("p_") else text
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -248,7 +255,7 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path, names: list[str]) -> 
     def kind(name: str) -> Any:
         if name in ("evals", "seed"):
             return pa.int64()
-        number = name in ("ratio", "seconds") or name.startswith("p_")
+        number = name in NUMBERS or name.startswith("p_")
         return pa.float64() if number else pa.string()
 
     schema = pa.schema([(name, kind(name)) for name in names])

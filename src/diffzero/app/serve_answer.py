@@ -80,8 +80,11 @@ def fit(classifier: Any, words: list[str], tell: Tell) -> None:
 
 def _beside(clip: Any, ask: Ask, photo: np.ndarray) -> dict[str, Any]:
     from ..methods.clip import CLIP
+    from ..prompts import unknown_words
 
     began = time.perf_counter()
+    if all(unknown_words(clip, word) for word in ask.words):
+        return {"event": "clip", "error": f"{clip.name} never saw any of these words."}
     try:
         found = CLIP(clip, template=ask.template)
         notes: list[str] = []

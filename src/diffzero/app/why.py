@@ -124,7 +124,7 @@ def _title(found: Any, proba: tuple[float, float]) -> str:
 def _captions(found: Any) -> tuple[str, str]:
     side = found.difference.shape[0]
     return (
-        "the photo, as the model sees it",
+        "the part of the photo that the model sees, at its own size",
         f"which word predicts the noise better in each of {side} x {side} places;\n"
         f"no colour where {found.draws} draws leave it open (two standard errors)",
     )

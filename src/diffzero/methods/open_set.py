@@ -65,8 +65,12 @@ class OpenSet(ELBO):
 
     def present(self, scores: Scores) -> np.ndarray:
         """Which classes reach the threshold, bool `[b, k]`."""
+        return scores.details["ratio"] >= self.threshold_in_use()
+
+    def threshold_in_use(self) -> float:
+        """The ratio that `present` asks for: the argument, else the card's, else the default."""
         own = (self.threshold, self.backbone_.none_threshold, THRESHOLD)
-        return scores.details["ratio"] >= next(one for one in own if one is not None)
+        return float(next(one for one in own if one is not None))
 
     def none(self, scores: Scores) -> np.ndarray:
         """Whether the best class of each image does not reach the threshold, bool `[b]`."""

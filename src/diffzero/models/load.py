@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, said
-from ..options import FLAG, NOTHING, WORDS, check_value, one_of, short, whole
+from ..options import FLAG, NOTHING, WORDS, check_value, nearest, one_of, short, whole
 from ..prompts import check_labels
 from .backbone import Backbone, Temperature, naming
 from .cards import Card, card_of_folder, cards
@@ -119,8 +119,8 @@ def _card_of(name: str) -> Card:
     _refuse_files(path)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise InputError(
-            f"No model {short(name)}: neither a folder nor one of {', '.join(cards())}. "
-            "Hub ids have the form owner/name."
+            f"No model {short(name)}: neither a folder nor a card; {nearest(name, cards())}"
+            f"{', '.join(cards())}. Hub ids have the form owner/name."
         )
     return Card(name=name, family="", source=name)
 
