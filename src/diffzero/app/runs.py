@@ -46,7 +46,10 @@ def rescore(
     weights: Annotated[
         str, typer.Option(help="as-run, uniform, elbo, exp:RATE, or a calibration.json.")
     ] = "as-run",
-    reduction: Annotated[str, typer.Option(help="mean, median or trimmed.")] = "mean",
+    reduction: Annotated[
+        str | None,
+        typer.Option(help="mean, median, trimmed or standardized; the run's own if unset."),
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="Divides the logits.")] = None,
     race: Annotated[
         float | None, typer.Option(help="As a race with this delta, see docs/racing.md.")

@@ -29,10 +29,11 @@ from scipy.special import logsumexp
 
 from ..errors import InputError
 from ..options import short
+from ..scoring.times import standardized
 from .draws import Matrix
 from .races import filled
 
-REDUCTIONS = ("mean", "median", "trimmed")
+REDUCTIONS = ("mean", "median", "trimmed", "standardized")
 TRIM = 0.1  # of the draws at either end
 
 
@@ -99,6 +100,8 @@ def reduce_draws(weighted: np.ndarray, reduction: str) -> np.ndarray:
     weighted = filled(weighted)
     if reduction == "mean":
         return -np.nanmean(weighted, axis=1)
+    if reduction == "standardized":
+        return -np.nanmean(standardized(weighted), axis=1)
     seen = np.isfinite(weighted).sum((2, 3), keepdims=True)  # none of draws after a race's end
     paired = weighted - np.nansum(weighted, axis=(2, 3), keepdims=True) / np.maximum(seen, 1)
     if reduction == "median":
