@@ -111,7 +111,7 @@ def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
 
     from huggingface_hub.errors import GatedRepoError, Response
 
-    from diffzero.models.hub import _why
+    from diffzero.reach import trouble
 
     http = import_module(Response.__module__.split(".")[0])  # the client's, of whatever name
     answer = Response(403, request=http.Request("GET", "https://huggingface.co/a/b"))
@@ -121,8 +121,8 @@ def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
         except GatedRepoError as error:
             raise OSError("a/b is not a valid model identifier") from error
     except OSError as wrapped:
-        assert "Accept it on" in _why("a/b", wrapped)
-    assert "Accept" not in _why("a/b", OSError("a/b is not a valid model identifier"))
+        assert "Accept it on" in trouble("a/b", wrapped)
+    assert "Accept" not in trouble("a/b", OSError("a/b is not a valid model identifier"))
 
 
 def test_weights_that_were_reserved_and_not_fetched(pipe):
