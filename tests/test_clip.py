@@ -1,4 +1,8 @@
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -34,3 +38,50 @@ def test_batches_and_candidates(clip, photos):
     own = dz.CLIP(clip).scores(photos[:2], candidates=[["fox", "cat"], ["cat", "dog", "fox"]])
     assert np.allclose(own.logits[0, :2], whole[0, [2, 0]], atol=1e-5)
     assert np.isneginf(own.logits[0, 2])
+
+
+def peak():
+    """Bytes that this process held at most since the last call."""
+    high = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+    Path("/proc/self/clear_refs").write_text("5")
+    return 1024 * int(high)
+
+
+def clip_at_224(clip, **processing):
+    """A tiny CLIP of real classes that takes images of the usual size."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from diffzero.models.clip import ClipBackbone
+
+    torch.manual_seed(0)
+    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2}  # fmt: skip
+    vision = tiny | {"image_size": 224, "patch_size": 32}
+    model = CLIPModel(CLIPConfig(text_config=tiny, vision_config=vision, projection_dim=8))
+    return ClipBackbone(model, clip.tokenizer, CLIPImageProcessor(**processing))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("shape", [(4000, 1, 3), (1, 4000, 3), (3, 30_000, 3)])
+def test_slender_images_are_cropped_before_they_are_enlarged(clip, shape):
+    """At 224 pixels, 4,000 x 1 would become 896,000 x 224: 600 MB, and more as floats."""
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    model = clip_at_224(clip)
+    model.image_features([image[:20, :20]])  # what happens once
+    peak()
+    before = peak()
+    assert torch.isfinite(model.image_features([image])).all()
+    assert peak() - before < 60e6
+
+
+def test_slender_images_give_what_the_processor_makes_of_them_whole(clip):
+    wave = 127 + 120 * np.sin(np.arange(630) / 15)[None, :, None] * np.array([1, 0.5, -1])
+    image = np.repeat(wave, 30, 0).round().astype(np.uint8)
+    for processing in ({}, {"do_center_crop": False, "size": {"height": 224, "width": 224}}):
+        model = clip_at_224(clip, **processing)
+        whole = model.processor([Image.fromarray(image)], return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            want = model.model.get_image_features(whole)
+        want = getattr(want, "pooler_output", want)
+        found = model.image_features([image])
+        assert torch.allclose(found, torch.nn.functional.normalize(want, dim=-1), atol=1e-2)

@@ -78,6 +78,23 @@ def test_ctrl_c_waits_for_the_line_that_is_being_written(heard):
     assert done == ["line"]
 
 
+def test_a_request_to_end_is_heard_as_ctrl_c_and_waits_for_the_line(heard):
+    done = []
+    with pytest.raises(KeyboardInterrupt), console.terminable(), console.unbroken():
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("line")
+    assert done == ["line"] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_before_there_is_an_answer_says_so(monkeypatch, capsys, heard, kind):
+    monkeypatch.setattr("diffzero.models.cards.cards", lambda: os.kill(os.getpid(), kind))
+    monkeypatch.setattr(sys, "argv", ["diffzero", "models"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 130 and capsys.readouterr() == ("", "stopped.\n")
+
+
 @LINUX
 def test_results_go_to_their_file_while_a_bar_is_on_the_terminal():
     """Standard error is a terminal and standard output is none: lines are not drawn on the bar."""

@@ -78,19 +78,19 @@ def mix(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "SIGTERM"])
-def test_ten_kills_lose_and_double_nothing(mix, tmp_path, kind):
+def test_ten_interruptions_and_damaged_lines_lose_and_double_nothing(mix, tmp_path, kind):
+    """Between the calls a disk tears the last line, or spoils one in the middle."""
     arguments = ("--data", mix, "--model", "digits-ddpm", "--set", "draws=4", "--keep-draws",
                  "--batch-size", 40)  # fmt: skip
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     line, environment = command(whole, *arguments)
     assert subprocess.run(line, env=environment, capture_output=True, check=False).returncode == 2
     line, environment = command(torn, *arguments)
-    chance = random.Random(0)
-    for _ in range(10):
+    chance, codes, said = random.Random(0), [], ""
+    for turn in range(10):
         before = len(read_lines(torn)) if (torn / "records.jsonl").exists() else 0
-        process = subprocess.Popen(
-            line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
         enough = before + chance.randint(0, 4)
         while process.poll() is None:
             records = torn / "records.jsonl"
@@ -99,10 +99,31 @@ def test_ten_kills_lose_and_double_nothing(mix, tmp_path, kind):
             time.sleep(0.01)
         time.sleep(chance.random() * 0.2)
         process.send_signal(getattr(signal, kind))
-        process.wait()
+        said += process.communicate()[1]
+        codes.append(process.returncode)
+        if turn in (2, 5, 8):
+            damage(torn / "records.jsonl", line, environment, in_the_middle=turn == 5)
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "2 of 30 images could not be used" in done.stderr
     same_records(read_lines(whole), read_lines(torn))
+    assert "Traceback" not in said
+    if kind != "SIGKILL":
+        assert set(codes) <= {130, 2} and 130 in codes
+        assert said.count("stopped") == codes.count(130)
+
+
+def damage(records, line, environment, in_the_middle):
+    """Tear the last line, which a run mends itself; or spoil one, which it names and leaves."""
+    lines = records.read_bytes().splitlines(True)
+    if not in_the_middle or len(lines) < 3:
+        records.write_bytes(b"".join(lines)[:-7])
+        return
+    spoilt = [*lines[:1], b"\0" * 40 + b"\n", *lines[2:]]
+    records.write_bytes(b"".join(spoilt))
+    found = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == 2 and "damaged in line 2" in found.stderr
+    assert records.read_bytes() == b"".join(spoilt)
+    records.write_bytes(b"".join([*lines[:1], *lines[2:]]))  # as the message says
 
 
 def test_a_run_resumes_after_a_torn_line_and_retries_errors(monkeypatch, capsys, mix, tmp_path):

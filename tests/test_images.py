@@ -424,6 +424,10 @@ def test_collections_are_many_whatever_they_are_made_of(count, pixels, tmp_path)
         ([None], "Image 0: .* got NoneType"),
         (pd.Series([b"", float("nan")])[1:], r"Image 0: .* float \(NaN, a missing value\)"),
         ([[Image.new("L", (2, 2))]], "Image 0: .* got list: collections do not nest"),
+        (
+            [(Image.new("L", (2, 2)), 1)],
+            "Image 0: .* of pairs, such as an image and its label, give the images",
+        ),
         ([{"image": "a.png", "label": 3}], "Image 0: .* got the keys 'image', 'label'"),
         ([{"bytes": None, "path": None}], "Image 0: .* got NoneType and NoneType"),
         ([Image.new("L", (2, 2)), b"RIFF"], "Image 1: The encoded bytes: not an image"),

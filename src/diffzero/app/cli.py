@@ -16,7 +16,7 @@ import typer
 from ..errors import DiffzeroError, InputError
 from ..options import short
 from .classify import classify
-from .console import abandon_output, note, prepare, say
+from .console import abandon_output, note, prepare, say, terminable
 from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
@@ -83,7 +83,8 @@ def main() -> None:
     """Entry point: errors become one sentence and an exit code, never a traceback."""
     prepare()
     try:
-        app()
+        with terminable():
+            app()
     except InputError as error:
         note(f"error: {error}")
         sys.exit(2)
@@ -93,6 +94,10 @@ def main() -> None:
     except KeyboardInterrupt:
         note("stopped.")
         sys.exit(130)
+    except SystemExit as leaving:  # typer makes one of an interruption that no command heard
+        if isinstance(getattr(leaving.__context__, "__cause__", None), KeyboardInterrupt):
+            note("stopped.")
+        raise
     except Exception as error:
         note(f"error: {sentence(error)}")
         abandon_output()

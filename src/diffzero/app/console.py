@@ -84,29 +84,51 @@ def note_waiting(message: str) -> None:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """A request to end (SIGTERM, as schedulers send it) is heard as Ctrl-C within the block."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # someone else listens
+        return
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
 def unbroken() -> Iterator[None]:
     """Hold Ctrl-C back until the block is done, so that what is printed is also counted.
 
-    A second Ctrl-C is not held back: the output may be what hangs.
+    So is SIGTERM where it is heard as such. A second one is not held back: the output may be what
+    hangs.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread hears of Ctrl-C
         return
-    usual = signal.getsignal(signal.SIGINT)
+    heard = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    usual: dict[int, Any] = {one: handler for one, handler in heard.items() if callable(handler)}
     held: list[tuple[Any, ...]] = []
 
-    def hold(*arguments: Any) -> None:
-        held.append(arguments)
-        if len(held) > 1 and callable(usual):
-            usual(*arguments)
+    def hold(number: int, frame: Any) -> None:
+        held.append((number, frame))
+        if len(held) > 1:
+            usual[number](number, frame)
 
-    signal.signal(signal.SIGINT, hold)
+    for one in usual:
+        signal.signal(one, hold)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
-    if held and callable(usual):
-        usual(*held[0])
+        for one, handler in usual.items():
+            signal.signal(one, handler)
+    if held:
+        usual[held[0][0]](*held[0])
 
 
 def print_table(

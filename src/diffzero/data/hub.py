@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..reach import hub_or_cache
+from ..errors import InputError, said
+from ..reach import ask, hub_client, is_away, trouble
 from .cells import encoded
 from .columns import image_column, label_column
 from .dataset import Dataset
@@ -31,17 +31,27 @@ def open_hub(
     """
     import datasets
 
+    against = ask("dataset", source)
     try:
-        with hub_or_cache():
+        with hub_client(cached=against is not None):
             part = split or _evaluated(datasets.get_dataset_split_names(source))
             table = datasets.load_dataset(source, split=part)
-    except Exception as error:  # the hub client raises a dozen types for "not there"
-        raise InputError(
-            f"{source}: neither a local file or folder nor a data set that the hub could give "
-            f"({type(error).__name__}). Without a network give local data (a folder of Parquet "
-            "files, or of one folder per class), or digits."
-        ) from None
+    except Exception as error:  # the libraries raise dozens of types for "not there"
+        raise InputError(_why(source, against, error)) from None
     return from_table(source, part, table, image, label)
+
+
+def _why(source: str, against: Exception | None, error: Exception) -> str:
+    """Why there is no data set."""
+    if against is None:
+        return f"{source}: the hub has it, and it cannot be read: {said(error)}."
+    local = f"{source}: neither a local file or folder nor a data set that the hub could give. "
+    if not is_away(against):
+        return local + trouble(source, against)
+    return (
+        f"{local}{trouble(source, against)} Give local data (a folder of Parquet files, or of one "
+        "folder per class), or digits."
+    )
 
 
 def _evaluated(names: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, said
 from .decode import PIXELS, STRIP
 
 Range = tuple[float, float]
@@ -31,7 +31,7 @@ def tensor_to_array(tensor: Any) -> np.ndarray:
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise InputError(
             f"The tensor ({tensor.dtype}, {tensor.layout}, on {tensor.device}) cannot be read: "
-            f"{str(error).splitlines()[0]} Pass a dense tensor of uint8 or floats."
+            f"{said(error)}. Pass a dense tensor of uint8 or floats."
         ) from None
 
 

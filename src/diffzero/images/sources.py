@@ -275,6 +275,8 @@ def _checked_dtype(array: np.ndarray) -> np.ndarray:
 def _hint(source: Any) -> str:
     if source is None:
         return " (nothing)"
+    if isinstance(source, tuple) and len(source) == 2:
+        return ": of pairs, such as an image and its label, give the images alone"
     if isinstance(source, list | tuple | set | frozenset):
         return ": collections do not nest; make a list of numbers an array of uint8"
     if isinstance(source, float) and source != source:

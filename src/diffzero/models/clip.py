@@ -52,8 +52,9 @@ class ClipBackbone:
 
         side = self.model.config.vision_config.image_size
         with running(self.name, "image encoder"):
-            whole = [Image.fromarray(trim(image, side)) for image in images]
-            pixels = self.processor(whole, return_tensors="pt")
+            if getattr(self.processor, "do_center_crop", True):  # else all of it becomes a square
+                images = [trim(image, side) for image in images]
+            pixels = self.processor([Image.fromarray(i) for i in images], return_tensors="pt")
             values = pixels["pixel_values"].to(self.device, self.dtype)
             return functional.normalize(as_vectors(self.model.get_image_features(values)), dim=-1)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
-from ..reach import SECONDS, hub_or_cache
+from ..reach import SECONDS, ask, hub_client, is_away, trouble
 from .cards import Card, cards
 from .checkpoint import read_json
 from .family import Family, family_named, family_of_pipeline
@@ -17,19 +16,25 @@ OTHERS = ("*.fp16.*", "*.bf16.*", "*non_ema*", "*.fp16-*", "*.bf16-*")
 def fetch_card(card: Card, allow_pickle: bool = False) -> Path:
     """Folder of a card's repository, fetched; mirrors are tried in turn.
 
+    What stands against fetching it is found out by one question, and the cache is looked into.
+
     Raises:
         InputError: out of reach, gated, or not there, with the cause of the first.
     """
     first: Exception | None = None
-    with hub_or_cache():
-        for repository in [card.source, *card.mirrors]:
-            try:
+    against: Exception | None = None
+    for repository in [card.source, *card.mirrors]:
+        if against is None or not is_away(against):
+            against = ask("model", repository, card.revision)
+        try:
+            with hub_client(cached=against is not None):
                 return fetch(repository, card.revision, card.variant, allow_pickle)
-            except InputError:
-                raise
-            except Exception as error:  # the hub client raises a dozen types for "not there"
-                first = first or error
-    raise InputError(_why(card.source, first)) from None
+        except InputError:
+            raise
+        except Exception as error:  # the hub client raises a dozen types for "not there"
+            first = first or against or error
+    assert first is not None
+    raise InputError(_why(card, first)) from None
 
 
 def fetch(repository: str, revision: str | None, variant: str | None, allow_pickle: bool) -> Path:
@@ -94,29 +99,17 @@ def _wanted(family: Family, variant: str | None, allow_pickle: bool) -> list[str
     return found
 
 
-def _why(source: str, error: BaseException | None) -> str:
-    """One sentence on why a repository could not be fetched."""
-    seen: Any = error
-    names = []
-    while seen is not None:
-        names.append(f"{type(seen).__name__} {seen}".lower())
-        seen = seen.__cause__ or seen.__context__
-    said = " ".join(names)
-    if "gated" in said:
-        return (
-            f"{source} is given out only to those who accepted its licence. Accept it on "
-            f"https://huggingface.co/{source}, run: hf auth login, and try again."
-        )
-    if any(word in said for word in ("repositorynotfound", "401 ", "404 ", "revisionnotfound")):
-        return (
-            f"The hub has no {source}, or not for you. Check the name and the revision; for a "
-            "private repository run: hf auth login."
-        )
-    if "hfvalidation" in said:
-        return f"{source!r:.200} is no hub id; they have the form owner/name."
+def _why(card: Card, error: BaseException) -> str:
+    """Why a card's repository could not be fetched, and what helps where the hub is away."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    why = trouble(card.source, error, card.revision)
+    if not is_away(error):
+        return why
     bundled = ", ".join(c.name for c in cards().values() if c.bundled)
+    folder = f"models--{card.source.replace('/', '--')}"
     return (
-        f"{source} could not be fetched from the hub: it is out of reach, and its cache does not "
-        f"hold the model ({type(error).__name__}). Without a network use a bundled model "
+        f"{why} Run diffzero fetch {card.name} on a machine that reaches the hub, and copy the "
+        f"folder {folder} of its cache into {HF_HUB_CACHE} here; or use a bundled model "
         f"({bundled}) or a local folder."
     )

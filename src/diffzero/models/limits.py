@@ -103,11 +103,23 @@ def check_values(where: Any, file: str, data: Mapping[str, Any]) -> None:
     for key, check in CHECKS.get(file, {}).items():
         if key in data and not check.fits(data[key]):
             raise InputError(f"{where}: {key} must be {check.says}; got {short(data[key])}.")
+    if file == "scheduler_config.json":
+        _check_betas(where, data)
     if file == "config.json":
         _check_transformer(where, data)
         _check_moments(where, data)
     if file in ("config.json", "scheduler_config.json", "preprocessor_config.json"):
         _check_numbers(where, data)
+
+
+def _check_betas(where: Any, data: Mapping[str, Any]) -> None:
+    """Refuse trained betas of other steps than the scheduler says it has."""
+    betas, steps = data.get("trained_betas"), data.get("num_train_timesteps", 1000)
+    if betas is not None and len(betas) != steps:
+        raise InputError(
+            f"{where}: trained_betas has {len(betas):,} values, and num_train_timesteps says "
+            f"{steps:,}; they do not belong together."
+        )
 
 
 def _check_transformer(where: Any, data: Mapping[str, Any]) -> None:

@@ -221,6 +221,7 @@ def _from_pipeline(
     parts["pipeline"] |= {"labels": getattr(source, "labels", None)}  # DiT's, not in its config
     for part in family.parts:
         found = getattr(source, part, None)
+        found = getattr(found, "_orig_mod", found)  # what torch.compile stands around
         if found is None and part in family.optional:
             continue
         if found is None:
