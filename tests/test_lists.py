@@ -132,6 +132,5 @@ def test_what_would_run(monkeypatch, capsys):
     assert run(monkeypatch, "doctor") == 0
     out = capsys.readouterr().out
     assert "torch" in out and "tiny-sd" in out and "ready" in out and "cores" in out
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    assert dict(doctor.machine())["network"].endswith(":9 is out of reach: nothing can be fetched")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "nothing can be fetched: HF_HUB_OFFLINE" in dict(doctor.machine())["network"]

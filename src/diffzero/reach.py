@@ -107,6 +107,20 @@ def trouble(name: str, error: BaseException, revision: str = "main") -> str:
     return f"{name} could not be fetched: {_away(error, names, status, ENDPOINT)}."
 
 
+def state(repository: str) -> str:
+    """Whether anything can be fetched, in words.
+
+    Args:
+        repository: A model that the hub is asked for.
+    """
+    from huggingface_hub.constants import ENDPOINT
+
+    error = ask("model", repository)
+    if error is None or not is_away(error):
+        return f"{ENDPOINT} answers"
+    return f"nothing can be fetched: {_away(error, _names(error), _status(error), ENDPOINT)}"
+
+
 def _away(error: BaseException, names: set[str], status: int | None, address: str) -> str:
     """What is wrong where nothing is said of the repository."""
     if status == 429:

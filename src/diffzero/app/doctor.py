@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..reach import in_reach
-from .advice import ROOM, rounded
+from ..reach import state
+from .advice import ROOM, open_models, rounded
 from .console import print_table, say
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def version_of(package: str) -> str:
 def machine() -> list[tuple[str, str]]:
     """Device, memory, where models are kept, and whether more can be fetched."""
     import torch
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     gpu, ram = memory()
     place = Path(HF_HUB_CACHE)
@@ -64,18 +64,12 @@ def machine() -> list[tuple[str, str]]:
     while not there.is_dir():
         there = there.parent
     name = f"{torch.cuda.get_device_name()}, {gpu:.0f} GB" if gpu else "no GPU that torch can use"
-    if HF_HUB_OFFLINE:
-        network = "HF_HUB_OFFLINE is set: nothing can be fetched"
-    elif in_reach(ENDPOINT):
-        network = f"{ENDPOINT} answers"
-    else:
-        network = f"{ENDPOINT} is out of reach: nothing can be fetched"
     return [
         ("device", f"{'cuda' if gpu else 'cpu'} ({name})"),
         ("processor", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"),
         ("memory", f"{ram:.0f} GB"),
         ("models are kept in", f"{place}, {shutil.disk_usage(there).free / 1e9:.0f} GB free"),
-        ("network", network),
+        ("network", state(open_models()[0].source)),
     ]
 
 
