@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -184,7 +185,9 @@ def test_names_and_labels_outside_the_code_page_are_escaped(tmp_path):
 def test_a_folder_that_is_gone(tmp_path):
     shell = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" -c "$1" methods'
     script = "from diffzero.app.cli import main; main()"  # what is installed as `diffzero`
+    source = str(Path(cli.__file__).parents[2])
     found = subprocess.run(
-        ["sh", "-c", shell, sys.executable, script], cwd=tmp_path, capture_output=True, text=True
-    )
+        ["sh", "-c", shell, sys.executable, script], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )  # fmt: skip
     assert found.returncode == 2 and found.stderr.startswith("error: The current folder is gone")
