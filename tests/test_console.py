@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +148,17 @@ def test_full_disk_is_one_sentence():
     assert found.stderr.count("\n") == 1
 
 
+@LINUX
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+def test_streams_that_were_closed_swallow_what_they_are_given(closed):
+    """As `diffzero ... >&-` in a shell, or a service without any stream."""
+    away = " ".join(f"{number}>&-" for number in closed.split())
+    shell = f'exec "$0" -m diffzero methods {away}'
+    found = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert ("elbo" in found.stdout) == ("1" not in closed)
+
+
 def test_a_reader_that_leaves_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
@@ -167,3 +179,15 @@ def test_names_and_labels_outside_the_code_page_are_escaped(tmp_path):
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert r"caf\udce9.png:" in found.stdout and r"\u30b9\u30cb\u30fc\u30ab\u30fc" in found.stdout
+
+
+@LINUX
+def test_a_folder_that_is_gone(tmp_path):
+    shell = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" -c "$1" methods'
+    script = "from diffzero.app.cli import main; main()"  # what is installed as `diffzero`
+    source = str(Path(cli.__file__).parents[2])
+    found = subprocess.run(
+        ["sh", "-c", shell, sys.executable, script], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )  # fmt: skip
+    assert found.returncode == 2 and found.stderr.startswith("error: The current folder is gone")

@@ -272,3 +272,9 @@ def test_random_corruptions_follow_the_seed_and_small_images_are_enlarged():
 def test_the_package_has_the_same_fifteen():
     assert list(NAMES) == imagecorruptions.get_corruption_names("common")
     assert len(NAMES) == 15 and all(re.fullmatch(r"[a-z_]+", n) for n in NAMES)
+
+
+def test_a_part_is_chosen_by_a_seed_of_any_sign():
+    digits = open_data("digits")
+    parts = [[e.id for e in digits.choose(5, None, seed).examples] for seed in (-1, 2**64 - 1, 1)]
+    assert parts[0] == parts[1] != parts[2]

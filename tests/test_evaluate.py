@@ -91,7 +91,8 @@ def test_ten_interruptions_and_damaged_lines_lose_and_double_nothing(mix, tmp_pa
         before = len(read_lines(torn)) if (torn / "records.jsonl").exists() else 0
         process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.PIPE, text=True)  # fmt: skip
-        enough = before + chance.randint(0, 4)
+        # What ends it while Python starts is not heard by anything that could say so.
+        enough = before + chance.randint(int(kind != "SIGKILL"), 4)
         while process.poll() is None:
             records = torn / "records.jsonl"
             if records.exists() and len(read_lines(torn)) >= enough:
@@ -108,7 +109,7 @@ def test_ten_interruptions_and_damaged_lines_lose_and_double_nothing(mix, tmp_pa
     same_records(read_lines(whole), read_lines(torn))
     assert "Traceback" not in said
     if kind != "SIGKILL":
-        assert set(codes) <= {130, 2} and 130 in codes
+        assert 130 in codes
         assert said.count("stopped") == codes.count(130)
 
 
@@ -332,3 +333,14 @@ def test_a_read_only_folder(monkeypatch, capsys, tmp_path):
         assert "cannot be written (Read-only file system)" in capsys.readouterr().err
     finally:
         subprocess.run(["umount", str(tmp_path / "fixed")], check=True)
+
+
+def test_a_folder_with_a_colon_and_a_negative_seed(monkeypatch, tmp_path):
+    """Relative, `a:b` would be an address to Arrow."""
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "evaluate", "--data", "digits", "--limit", 3, "--seed", -1, "--model",
+               "digits-ddpm", "--set", "draws=1", "--keep-draws", "--out", "a:b") == 0  # fmt: skip
+    assert run(monkeypatch, "rescore", "a:b") == 0
+    assert run(monkeypatch, "scenes", "--out", "c:d", "--train", 2, "--validation", 0,
+               "--size", 16) == 0  # fmt: skip
+    assert pq.read_table(tmp_path / "c:d" / "train-00000-of-00001.parquet").num_rows == 2

@@ -80,6 +80,21 @@ def test_results_go_on_where_they_were_left(tmp_path, kind):
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
 
 
+def test_a_link_stays_one_and_what_is_no_file_is_refused(tmp_path):
+    there, link = tmp_path / "there.csv", tmp_path / "link.csv"
+    link.symlink_to(there)
+    for name in ("a.png", "b.png"):
+        results = Results(link, "run", 1)
+        results.add(record(name))
+        results.close()
+    assert link.is_symlink() and len(rows_of(there)) == 2
+    device = tmp_path / "device.csv"
+    device.symlink_to("/dev/null")
+    with pytest.raises(InputError, match=r"device\.csv: is no file, but a folder, device or pipe"):
+        Results(device, "run", 1)
+    assert Path("/dev/null").is_char_device()
+
+
 def test_one_process_writes_to_a_file(tmp_path):
     first = Results(tmp_path / "r.csv", "run", 1)
     first.add(record("a.png"))
@@ -288,3 +303,12 @@ def test_a_model_without_the_empty_prompt_says_so(monkeypatch, capsys, photos_fo
     assert run(monkeypatch, "classify", photos_folder, "--labels", "0,1", "--none",
                "--model", "cifar10-ddpm") == 2  # fmt: skip
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["photos.txt", "/proc/nowhere"])
+def test_photos_are_not_sorted_into_what_is_no_folder(monkeypatch, capsys, photos_folder, place):
+    (photos_folder.parent / "photos.txt").write_text("")
+    line = ["classify", photos_folder / "0.png", *LINE]
+    assert run(monkeypatch, *line, "--sort-into", photos_folder.parent / place) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "is a file. Give a folder" in said or "no folder can be made there" in said

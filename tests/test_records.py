@@ -2,8 +2,10 @@
 
 import json
 import resource
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -193,3 +195,31 @@ def test_memory_does_not_grow_with_the_number_of_photos(tmp_path):
     assert found.stdout.count(b"\n") == 48
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert peak * (1 if sys.platform == "darwin" else 1024) < 1.5e9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("out", [None, "rows.csv", "rows.jsonl"])
+def test_a_real_interruption_keeps_every_line_and_counts_it(greys, tmp_path, kind, out):
+    """Lines come one by one; what is there when the process ends is what it says, no more."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(200):
+        (folder / f"{i:03}.png").hardlink_to(greys[i % 12])
+    place = tmp_path / (out or "printed")
+    words = "handwritten digit one,handwritten digit two"
+    line = ["classify", folder, "--labels", words, "--model", "digits-ddpm",
+            "--method", "elbo", "--set", "draws=16"]  # fmt: skip
+    line += ["--out", place] if out else []
+    with place.open("w") as printed:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffzero", *map(str, line)],
+            stdout=subprocess.DEVNULL if out else printed, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    while process.poll() is None and place.read_text().count("\n") < 3:
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, kind))
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    done = place.read_text().splitlines()[bool(out and out.endswith(".csv")) :]
+    assert 2 <= len(done) < 200 and f"stopped: {len(done)} of 200 images are done" in said

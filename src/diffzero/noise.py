@@ -13,6 +13,11 @@ import hashlib
 import numpy as np
 
 
+def generator(seed: int) -> np.random.Generator:
+    """NumPy's generator of a seed of any sign; that of a negative one wraps around 2^64."""
+    return np.random.default_rng(seed % 2**64)
+
+
 def image_key(seed: int, pixels: np.ndarray) -> int:
     """128-bit key of an image's randomness.
 

@@ -191,7 +191,9 @@ class World:
             # The adaptive solver of a likelihood takes 400 evaluations before it gives up.
             fitting = [f for f in FAMILIES if cls is not dz.Likelihood or f not in LARGE]
             return self.family(rng.choice(fitting)), WORDS, self.photos
-        if cls in (dz.CrossAttention, dz.TextualInversion) or rng.random() < 0.3:
+        # An exact trace of a likelihood goes back through the network for each of 256 numbers.
+        often = rng.random() < 0.3 and cls is not dz.Likelihood
+        if cls in (dz.CrossAttention, dz.TextualInversion) or often:
             return self.sd, WORDS, self.photos
         return self.oracle, ["0", "1", "2", "3"], self.pixels
 
@@ -340,8 +342,8 @@ STARTS = {
     "models": ["tiny-sd"], "methods": ["elbo"], "doctor": [], "fetch": ["nowhere"],
     "scenes": ["--out", "{out}", "--train", "2", "--validation", "0", "--size", "16"],
     # What these do in earnest takes minutes: their data are not there, so that it is not begun.
-    "train": ["tiny-clip", "--out", "{out}", "--data", "x=./nowhere", "--no-digits"],
-    "reproduce": ["noise-level", "--data", "x=./nowhere", "--out", "{out}"],
+    "train": ["tiny-clip", "--out", "{out}", "--data", "x=./absent", "--no-digits"],
+    "reproduce": ["noise-level", "--data", "x=./absent", "--out", "{out}"],
     "demo": ["./nowhere.png", "--labels", "cat,dog", "--limit", "1", "--draws", "1"],
 }  # fmt: skip
 # Options whose odd values are a large order rather than an odd one, or start other processes.

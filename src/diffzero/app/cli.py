@@ -79,11 +79,26 @@ def top(
     """Any diffusion model as a zero-shot image classifier."""
 
 
+def _check_folder() -> None:
+    """Refuse to work in a folder that is gone, where PyTorch dies with a message of its own.
+
+    Raises:
+        InputError: saying so.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError as error:
+        raise InputError(
+            f"The current folder is gone ({error.strerror}). Change to one that is there."
+        ) from None
+
+
 def main() -> None:
     """Entry point: errors become one sentence and an exit code, never a traceback."""
     prepare()
     try:
         with terminable():
+            _check_folder()
             app()
     except InputError as error:
         note(f"error: {error}")

@@ -23,7 +23,16 @@ MEASURED = 0.05  # seconds that a batch must have taken for its rate to mean som
 
 
 def prepare() -> None:
-    """Make both streams write every name, with escapes where the encoding lacks a character."""
+    """Make both streams write every name, with escapes where the encoding lacks a character.
+
+    A stream that was closed by whoever started the command (`>&-`) swallows what it is given.
+    """
+    while (free := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # so that no file of ours gets the number of a stream
+    os.close(free)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

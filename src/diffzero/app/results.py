@@ -75,6 +75,7 @@ class Results:
 
     def __init__(self, path: Path, run: str, k: int, opened: bool = False) -> None:
         check_place(path)
+        path = path.resolve()  # a link stays one, and what it leads to is written
         self.path, self.run, self.k = path, run, k
         self.columns = columns(k, opened)
         self.kind = path.suffix.lower()
@@ -149,12 +150,14 @@ def check_place(path: Path) -> None:
     """Refuse a name that results cannot be written to.
 
     Raises:
-        InputError: another ending, or a folder that is not there.
+        InputError: another ending, a folder that is not there, or no file in its place.
     """
     if path.suffix.lower() not in KINDS:
         raise InputError(f"--out takes a file ending in {', '.join(KINDS)}; got {path}.")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist. Create it first.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file, but a folder, device or pipe. Give another name.")
 
 
 def _locked(path: Path) -> Any:

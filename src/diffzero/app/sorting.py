@@ -37,6 +37,8 @@ class Sorter:
     ) -> None:
         if how not in HOW:
             raise InputError(f"--sort-how takes {', '.join(HOW)}; got {how!r}.")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--sort-into {folder}: is a file. Give a folder, there or not.")
         for source in sources:
             if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
                 raise InputError(
@@ -56,7 +58,10 @@ class Sorter:
             OSError: it cannot be written there.
         """
         place = self.folder / self.names[label]
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # where the system allows no folders, as in /proc
+            raise InputError(f"{place}: no folder can be made there. Give another.") from None
         number = 1
         while True:
             name = photo.name if number == 1 else f"{photo.stem}-{number}{photo.suffix}"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..options import short
+from ..options import SEED, check_value, short
 from . import options
 from .console import note, progress_bar, say
 
@@ -49,6 +49,7 @@ def train(
     from ..train.ddpm import PRESETS
     from .train_all import train_all
 
+    check_value("seed", seed, SEED)
     session = Session(str(place_of(device)), seed, preset, measure, limit)
     if recipe == "all":
         if init is not None:

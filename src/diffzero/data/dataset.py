@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..noise import generator
 from .matching import match_names
 from .names import ClassSet
 
@@ -107,7 +108,7 @@ class Dataset:
             balanced: Images of every class at most; None for no such limit.
             seed: Of the random choice.
         """
-        order = np.random.default_rng(seed).permutation(len(self.examples))
+        order = generator(seed).permutation(len(self.examples))
         if balanced is not None:
             taken: dict[str | None, int] = {}
             kept = []

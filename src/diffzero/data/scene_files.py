@@ -58,7 +58,8 @@ def write(
         raise InputError(
             f"{str(out)[:200]}: cannot be made ({what}). Give another --out."
         ) from None
-    path = out / f"{split}-00000-of-00001.parquet"
+    # Relative, a name with a colon would be an address to Arrow.
+    path = out.absolute() / f"{split}-00000-of-00001.parquet"
     partial = path.with_suffix(".partial")
     schema = _schema()
     with pq.ParquetWriter(partial, schema) as writer:
@@ -111,7 +112,7 @@ def read(folder: Path, split: Split = "validation", limit: int | None = None) ->
 
     from ..images import load_image
 
-    files = sorted(folder.glob(f"{split}*.parquet"))
+    files = sorted(folder.absolute().glob(f"{split}*.parquet"))
     columns = ["image", "task", "candidates", "label", "held_out"]
     if not files or not set(columns) <= set(pq.read_schema(files[0]).names):
         raise InputError(

@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 from ..errors import InputError
+from ..noise import generator
 from ..scoring.times import standardized
 from .metrics import fit_temperature, mcnemar
 from .races import drawn as races_drawn
@@ -36,7 +37,7 @@ LEAST = 20  # images of a half
 def halves(ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of two random halves that depend on the names alone, not on their order."""
     order = np.argsort(ids.astype(str), kind="stable")
-    shuffled = order[np.random.default_rng(seed).permutation(len(ids))]
+    shuffled = order[generator(seed).permutation(len(ids))]
     middle = len(ids) // 2
     return np.sort(shuffled[:middle]), np.sort(shuffled[middle:])
 

@@ -97,7 +97,8 @@ class DrawParts:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder) / "draws"
+        # Relative, a name with a colon would be an address to Arrow.
+        self.folder = Path(folder).absolute() / "draws"
 
     def write(self, columns: dict[str, np.ndarray]) -> None:
         """Add a part, whole or not at all."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..evaluate.metrics import percent
 from ..methods.cross_attention import CrossAttention
+from ..noise import generator as seeded
 from . import Setting, figure, seen, short, spread, write
 from .text_table import PLAN
 
@@ -25,7 +26,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     model, data = setting.model, setting.data
     n, k = len(data.labels), len(data.classes)
     asked = min(ASKED, k)
-    generator = np.random.default_rng(setting.seed)
+    generator = seeded(setting.seed)
     lists = []
     for label in data.labels:  # the true class stands at a random place
         others = generator.permutation([c for c in range(k) if c != label])[: asked - 1]

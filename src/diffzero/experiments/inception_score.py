@@ -22,6 +22,7 @@ import torch
 from scipy.special import rel_entr
 
 from ..images import fit_square, to_tensor
+from ..noise import generator as seeded
 from ..scoring.ode import flow, log_grid, s_range
 from . import Setting, figure, sheet, short, write
 
@@ -38,7 +39,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     model, data = setting.model, setting.data
     judge, accuracy = _judge(setting)
     n, k = len(data.labels), len(model.classes)
-    generator = np.random.default_rng(setting.seed)
+    generator = seeded(setting.seed)
     false = (data.labels + generator.integers(1, k, n)) % k
     groups = {
         "true": _decoded(model, data.images, data.labels),
@@ -124,7 +125,7 @@ def _judge(setting: Setting) -> tuple[Any, float]:
         return np.stack([fit_square(i, side).ravel() for i in images]).astype(np.float32) / 255
 
     train = setting.train
-    pick = np.random.default_rng(setting.seed).permutation(len(train.labels))[:JUDGED]
+    pick = seeded(setting.seed).permutation(len(train.labels))[:JUDGED]
     network = MLPClassifier((128,), early_stopping=True, random_state=0, max_iter=60)
     judge = make_pipeline(StandardScaler(), network)
     judge.fit(vectors([train.images[i] for i in pick]), train.labels[pick])
