@@ -45,6 +45,7 @@ CLASSES = [
         dz.Race,
     ),
     *(dz.CrossAttention, dz.TextualInversion, dz.CLIP, dz.Shortlist, dz.Blend, dz.HandOver),
+    dz.Hierarchy,
 ]
 SMALL = {"steps": 2, "max_draws": 4, "draws": 2, "probes": 1, "augmentations": 1}
 WORDS = ["cat", "dog", "red fox"]
@@ -211,7 +212,8 @@ def constructor(rng: random.Random, world: World) -> Callable[[], Any]:
         given["backbone"] = model
     else:
         one = dz.ELBO(world.sd, draws=1)
-        pair = {"first": dz.CLIP(world.clip), "then": one, "members": [one, dz.CLIP(world.clip)]}
+        pair = {"first": dz.CLIP(world.clip), "then": one, "members": [one, dz.CLIP(world.clip)],
+                "groups": {"animal": ["cat", "dog"]}}  # fmt: skip
         given |= {name: pair[name] for name in names if name in pair}
         words, images = WORDS, world.photos
     for name in rng.sample(names, rng.choice([1, 1, 2])):
