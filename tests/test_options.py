@@ -60,3 +60,12 @@ def test_the_message_names_argument_rule_and_value():
         check_options(Thing(size=Hostile()))
     with pytest.raises(dz.InputError, match=r"\.\.\."):
         check_options(Thing(size="x" * 1000))
+
+
+def test_a_message_keeps_its_ends_whatever_it_was_given():
+    long = str(dz.InputError(f"the name must be a word; got {'[' * 5000}. Give a shorter one."))
+    assert len(long) < 300
+    assert long.startswith("the name must be a word; got [[[") and long.endswith("shorter one.")
+    many = str(dz.InputError("no such labels: " + "cat, " * 900 + "dog. Give other labels."))
+    assert len(many) < 900 and many.startswith("no such labels") and many.endswith("labels.")
+    assert str(dz.InputError("as it is.")) == "as it is."

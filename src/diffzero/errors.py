@@ -13,7 +13,18 @@ class DiffzeroError(Exception):
 
 
 class InputError(DiffzeroError, ValueError):
-    """The caller gave something that cannot be used; the command line exits with 2."""
+    """The caller gave something that cannot be used; the command line exits with 2.
+
+    A message names what was given, which may be of any length: its longest words and its middle
+    are cut, so that what was wrong and what to do can still be found in it.
+
+    Args:
+        message: What was wrong, what was given, what to do.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        words = re.sub(r"\S{400,}", lambda word: f"{word[0][:120]}...{word[0][-60:]}", message)
+        super().__init__(words if len(words) < 880 else f"{words[:600]} ... {words[-200:]}")
 
 
 def said(error: BaseException) -> str:
