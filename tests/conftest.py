@@ -245,6 +245,11 @@ def dit():
 
 
 @pytest.fixture(scope="session")
+def ldm():
+    return dz.load(families.ldm_pipeline())
+
+
+@pytest.fixture(scope="session")
 def pixart():
     return dz.load(families.pixart_pipeline())
 

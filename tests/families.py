@@ -331,6 +331,28 @@ def dit_pipeline(classes=1000):
     return DiTPipeline(transformer, autoencoder(scaling_factor=0.18215), scheduler, names)
 
 
+def ldm_pipeline(classes=4):
+    """A U-Net under classes on 8x8 latents of 16-pixel images, with a null class."""
+    from diffusers import DDPMScheduler, LDMPipeline, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        norm_num_groups=4,
+        num_class_embeds=classes,
+        resnet_time_scale_shift="scale_shift",
+    ).eval()
+    scheduler = DDPMScheduler(prediction_type="v_prediction", trained_betas=[0.001, 0.01, 0.2] * 8,
+                              num_train_timesteps=24)  # fmt: skip
+    return LDMPipeline(autoencoder(scaling_factor=0.5), unet, scheduler)
+
+
 def pixart_pipeline(sigma=False, conditions=None):
     """PixArt alpha or Sigma: 16 pixels, 8x8 latents, T5 of width 32.
 

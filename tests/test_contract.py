@@ -37,6 +37,7 @@ FAMILIES = {
     "sd3": ["elbo", "likelihood", "cross-attention", "textual-inversion"],
     "flux": ["elbo", "noise-denoise", "cross-attention", "textual-inversion"],
     "dit": ["elbo", "weighted"],
+    "ldm": ["elbo", "weighted"],
     "pixart": ["elbo", "weighted"],
     "sana": ["elbo", "weighted"],
     "z_image": ["elbo"],

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import diffzero as dz
+import families
 from conftest import class_model
 
 
@@ -122,3 +123,38 @@ def test_models_without_classes_are_refused():
     )  # fmt: skip
     with pytest.raises(dz.InputError, match="has no class labels"):
         class_model(unet, DDPMScheduler())
+
+
+def test_latents_under_a_class_from_a_folder_and_in_memory(tmp_path):
+    """x_0 is the scaled mean of the posterior, and steps are those of betas that were given."""
+    pipe = families.ldm_pipeline()
+    pipe.save_pretrained(tmp_path)
+    (tmp_path / "card.yaml").write_text("classes: [a, b, c]\n")
+    model = dz.load(tmp_path)
+    assert model.shape == (4, 8, 8) and model.conditioner.null_class == 3
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    z = model.encode(x)
+    with torch.no_grad():
+        assert torch.allclose(z, 0.5 * pipe.vqvae.encode(x).latent_dist.mean, atol=1e-5)
+        v = pipe.unet(z, 11, class_labels=torch.tensor([2, 3])).sample
+    bar = pipe.scheduler.alphas_cumprod[11]
+    ours = model.forward(z, torch.full((2,), 0.5), model.embed(["c", ""]))
+    assert torch.allclose(ours.eps, bar.sqrt() * v + (1 - bar).sqrt() * z, atol=1e-5)
+    assert torch.equal(dz.load(pipe).encode(x), z)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for method in (dz.ELBO, dz.Likelihood, dz.LatentKNN, dz.NoiseDenoise, dz.Weighted):
+        options = {"draws": 2} if method is dz.ELBO else {"steps": 2}
+        logits = method(model, **options).fit(["a", "b", "c"]).scores(image).logits
+        assert np.isfinite(logits).all() and np.ptp(logits) > 0
+
+
+def test_latents_of_codes_or_of_other_channels_are_refused(tmp_path):
+    pipe = families.ldm_pipeline()
+    pipe.register_modules(vqvae=families.autoencoder(8))
+    with pytest.raises(dz.InputError, match="takes 4 channels and the VAE gives 8"):
+        dz.load(pipe)
+    families.ldm_pipeline().save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace("AutoencoderKL", "VQModel"))
+    with pytest.raises(dz.InputError, match="its vqvae is a VQModel"):
+        dz.load(tmp_path)

@@ -46,7 +46,7 @@ def train(
     """Train a bundled model from its data, within a time budget."""
     from ..models.load import place_of
     from ..train import recipes
-    from ..train.ddpm import PRESETS
+    from ..train.ddpm_card import RECIPES
     from .train_all import train_all
 
     check_value("seed", seed, SEED)
@@ -58,7 +58,7 @@ def train(
         return
     if recipe not in recipes():
         raise InputError(f"No recipe {short(recipe)}; there are all, {', '.join(recipes())}.")
-    add = recipe == "digits-ddpm" or (digits and recipe not in PRESETS)
+    add = recipe == "digits-ddpm" or (digits and recipe not in RECIPES)
     session.train(recipe, sources_of(recipe, data, add), out, minutes, init)
 
 
@@ -78,12 +78,11 @@ class Session:
         """One recipe, and its accuracies and card where those are wanted."""
         from ..data import load
         from ..train import ddpm_card, loop, recipes, report
-        from ..train.ddpm import PRESETS
 
         facts = {"preset": self.preset, "init": init, "seed": self.seed}
         loop.claim(out, {"recipe": recipe, "data": sources, **facts})
         recipes()[recipe](sources, out, minutes, device=self.device, log=note, **facts)
-        cards = ddpm_card if recipe in PRESETS else report
+        cards = ddpm_card if recipe in ddpm_card.RECIPES else report
         if not self.measure:
             cards.begin_card(recipe, out, [load(s, 8) for s in sources])
         else:

@@ -58,14 +58,24 @@ def build(parts: Parts, card: Card) -> Backbone:
         names = card.classes or [str(i) for i in range(n)]
         classes = DiTClasses(names, n + 1, dit.device, None)
         return Backbone(card.name, codec, classes, dit, template="{}")
-    if not config.num_class_embeds:
+    table, unet = class_unet(network, scheduler, card)
+    return Backbone(card.name, codec, table, unet, template="{}")
+
+
+def class_unet(network: Any, scheduler: Any, card: Card) -> tuple[ClassTable, ClassUNet]:
+    """The table of classes and the denoiser of a `UNet2DModel`.
+
+    Raises:
+        InputError: a network without class labels, or names that do not fit their number.
+    """
+    if not network.config.num_class_embeds:
         raise InputError(
             "the U-Net has no class labels (num_class_embeds), so it cannot tell classes apart. "
             "Use a class-conditional model."
         )
     unet = ClassUNet(network, scheduler, card.prediction)
-    table = ClassTable(card.classes, config.num_class_embeds, unet.device, network.class_embedding)
-    return Backbone(card.name, codec, table, unet, template="{}")
+    rows = network.config.num_class_embeds
+    return ClassTable(card.classes, rows, unet.device, network.class_embedding), unet
 
 
 def _pixels(channels: int, side: Any, card: Card) -> Pixels:

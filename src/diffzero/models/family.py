@@ -18,6 +18,7 @@ FAMILIES = {
     "stable-diffusion": "sd",
     "deepfloyd": "deepfloyd",
     "ddpm": "ddpm",
+    "ldm": "ldm",
     "clip": "clip",
     "sdxl": "sdxl",
     "sd3": "sd3",

@@ -9,7 +9,7 @@ def recipes() -> dict[str, Callable[..., None]]:
     """The recipes of `diffzero train`, by name."""
     from functools import partial
 
-    from . import clip, ddpm, deepfloyd, flow, photographs, stable_diffusion
+    from . import clip, ddpm, deepfloyd, flow, ldm, photographs, stable_diffusion
 
     pixels = {name: partial(ddpm.train, name) for name in ddpm.PRESETS}
     texts = {
@@ -19,4 +19,4 @@ def recipes() -> dict[str, Callable[..., None]]:
         "tiny-flow": flow.train,
         "photos-sd": photographs.train,
     }
-    return texts | pixels
+    return texts | pixels | {"cifar10-ldm": ldm.train}

@@ -1,5 +1,5 @@
-"""What a recipe of pixel models ends with: settings chosen and temperatures fitted on held-out
-images, every method measured on the same validation images, a sample sheet, the model card."""
+"""What a recipe of class-conditional models ends with: settings and temperatures chosen on
+held-out images, every method measured on the same validation images, a sample sheet, the card."""
 
 from __future__ import annotations
 
@@ -21,22 +21,26 @@ from ..methods.noise_denoise import NoiseDenoise
 from ..models.load import load
 from ..scoring.samplers import denoise
 from ..temperature import temperature_entry
+from . import ldm
 from .ddpm import PRESETS
 
+RECIPES = (*PRESETS, "cifar10-ldm")
 ELBO_DRAWS = (1, 2, 4, 8, 16, 32)
 
 
 def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, Any]:
-    """Write what a model cannot be used without into `card.yaml`: family, classes, grey step."""
-    preset = PRESETS[recipe]["cpu"]
+    """Write what a model cannot be used without into `card.yaml`: family, classes, and a
+    pixel model's grey step."""
+    latent = recipe not in PRESETS
     card: dict[str, Any] = {
-        "family": "ddpm",
-        "resolution": preset.side,
+        "family": "ldm" if latent else "ddpm",
+        "resolution": ldm.SIDE if latent else PRESETS[recipe]["cpu"].side,
         "licence": "Apache-2.0",
         "template": "{}",
         "classes": sets[0].classes,
-        "grey_step": preset.grey_step,
     }
+    if not latent:
+        card["grey_step"] = PRESETS[recipe]["cpu"].grey_step
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     return card
 
@@ -53,10 +57,10 @@ def write_card(
     more: str = "",
     fit_images: int = 120,
 ) -> list[Line]:
-    """Measure a trained pixel model and write `card.yaml`, `README.md` and `samples.png`.
+    """Measure a class-conditional model and write `card.yaml`, `README.md` and `samples.png`.
 
     Args:
-        recipe: A name in `ddpm.PRESETS`.
+        recipe: A name in `RECIPES`.
         out: The trained model.
         sources: The one data set it was trained on.
         minutes: Budget of training, for the card.
@@ -85,6 +89,7 @@ def write_card(
     text = template("pixel_card.md.j2", Path(__file__).parent, escape=False).render(
         recipe=recipe,
         network=type(model.denoiser.network).__name__,
+        latent=model.grey_step is None,
         target={"epsilon": "the noise", "v_prediction": "v"}[model.denoiser.parametrisation],
         side=card["resolution"],
         used=len(held_out(train)[0].labels),
