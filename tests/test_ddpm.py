@@ -44,42 +44,6 @@ def test_every_prediction_type_and_folder(tiny_unet, kind, tmp_path):
         assert np.isfinite(scores.logits).all()
 
 
-def pixel_transformer():
-    from diffusers import DiTTransformer2DModel
-
-    torch.manual_seed(0)
-    network = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=3, out_channels=3,
-        num_layers=2, sample_size=8, patch_size=4, num_embeds_ada_norm=3,
-    )  # fmt: skip
-    for weight in network.parameters():  # DiT's blocks begin as nothing
-        torch.nn.init.normal_(weight, std=0.2)
-    return network.eval()
-
-
-def test_a_transformer_on_pixels_from_a_folder(tmp_path):
-    from diffusers import DDPMPipeline, DDPMScheduler
-
-    network = pixel_transformer()
-    scheduler = DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
-    DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(tmp_path)
-    (tmp_path / "card.yaml").write_text("classes: [a, b, c]\n")
-    model = dz.load(tmp_path)
-    assert model.classes == ["a", "b", "c"] and model.shape == (3, 8, 8)
-    x_t, t = torch.randn(4, 3, 8, 8), torch.full((4,), 0.25)
-    ours = model.forward(x_t, t, model.embed(["a", "b", "c", ""]))
-    with torch.no_grad():
-        v = network(x_t, torch.full((4,), 249), torch.tensor([0, 1, 2, 3])).sample
-    bar = scheduler.alphas_cumprod[249]
-    assert torch.allclose(ours.eps, bar.sqrt() * v + (1 - bar).sqrt() * x_t, atol=1e-5)
-    assert (ours.eps[0] - ours.eps[1]).abs().max() > 0.01
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    for method in (dz.ELBO, dz.Likelihood, dz.LatentKNN, dz.NoiseDenoise, dz.Weighted):
-        options = {"draws": 2} if method is dz.ELBO else {"steps": 2}
-        logits = method(model, **options).fit(["a", "b", "c"]).scores(image).logits
-        assert np.isfinite(logits).all() and np.ptp(logits) > 0
-
-
 @pytest.mark.parametrize("method", ["Likelihood", "LatentKNN", "NoiseDenoise", "NoiseDenoiseVote"])
 def test_every_method_serves_text_conditional_latent_models(method):
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)

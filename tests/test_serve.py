@@ -69,7 +69,7 @@ def test_words_are_read_as_on_the_command_line():
 
 
 def test_the_words_choose_the_model():
-    offered = ["tiny-sd", "cifar10-dit", "photos-sd"]
+    offered = ["tiny-sd", "cifar10-ldm", "photos-sd"]
     for words, expected in (("cat,dog", "photos-sd"), ("bag,coat,dog", "tiny-sd")):
         for fields in ({"words": words}, {"words": words, "model": "auto"}):
             assert Ask.of(b"x", fields, False, offered).model == expected

@@ -54,5 +54,5 @@ def test_every_model_is_trained_from_nothing_and_goes_on(tmp_path, monkeypatch):
             words = (getattr(model, "classes", None) or sorted(model.vocabulary))[:2]
             scores = kind(model, **more).fit(words).scores([np.zeros((32, 32, 3), np.uint8)])
             assert np.isfinite(scores.logits).all()
-        assert {"cat", "dog"} <= set(dz.load(tmp_path / "out" / "cifar10-dit").classes)
+        assert {"cat", "dog"} <= set(dz.load(tmp_path / "out" / "cifar10-ldm").classes)
         assert dz.load(tmp_path / "out" / "tiny-flow").embed(["a"]).tensors["text"].shape[1] == 32

@@ -27,4 +27,4 @@ def test_the_recipe_goes_on_from_its_own_model(tmp_path, monkeypatch):
 
 def test_weights_of_another_recipe_are_refused(tmp_path):
     with pytest.raises(dz.InputError, match="do not fit this recipe"):
-        flow.train(["digits=digits"], tmp_path, 0, init="cifar10-dit", **SILENT)
+        flow.train(["digits=digits"], tmp_path, 0, init="cifar10-ldm", **SILENT)

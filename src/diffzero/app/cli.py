@@ -39,7 +39,7 @@ EXAMPLES = {  # shown below the options of each
     "evaluate": "diffzero evaluate --data labelled/ --model tiny-sd --out runs/sd",
     "report": "diffzero report runs/sd",
     "reproduce": "diffzero reproduce binding --limit 100",
-    "train": "diffzero train cifar10-dit --data cifar10=PATH --minutes 75 --out models/dit",
+    "train": "diffzero train cifar10-ldm --data cifar10=PATH --minutes 120 --out models/ldm",
     "models": "diffzero models photos-sd",
     "methods": "diffzero methods race",
     "fetch": "diffzero fetch clip-vit-b-32",

@@ -19,7 +19,7 @@ def train(
         str,
         typer.Argument(
             help="tiny-sd, photos-sd, tiny-flow, tiny-if, tiny-clip, digits-ddpm, cifar10-ddpm, "
-            "cifar10-dit; or all of them."
+            "cifar10-ldm; or all of them."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model; run again to resume.")],

@@ -18,7 +18,7 @@ PLAN: tuple[tuple[str, float, tuple[str, ...]], ...] = (
     ("tiny-if", 0.10, CLOTHES),
     ("photos-sd", 0.15, ("cifar10",)),
     ("cifar10-ddpm", 0.10, ("cifar10",)),
-    ("cifar10-dit", 0.15, ("cifar10",)),
+    ("cifar10-ldm", 0.15, ("cifar10",)),
 )
 SCENES = {"train": 100_000, "validation": 3000}
 SCENES_SEED = 51

@@ -1,4 +1,4 @@
-"""Class-conditional pixel diffusion: a `UNet2DModel` with class labels, or DiT on pixels.
+"""Class-conditional pixel diffusion: a `UNet2DModel` with class labels.
 
 The words such a model knows are the names of its classes. They live in the card (`classes` in
 `card.yaml`), since the network's own config has only their number.
@@ -22,7 +22,6 @@ from .cards import Card
 from .codec import Pixels
 from .conditioner import ClassTable, Condition
 from .denoiser import UNet
-from .dit import DiTClasses, DiTTransformer, check_classes
 from .family import Family, Parts
 from .hooks import output_replaced
 
@@ -48,17 +47,9 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network without class labels, or names that do not fit their number.
     """
-    network, scheduler = parts["unet"], parts["scheduler"]
-    config = network.config
+    config = parts["unet"].config
     codec = _pixels(config.in_channels, config.sample_size, card)
-    if "num_embeds_ada_norm" in config:  # a transformer
-        check_classes(config)
-        n = config.num_embeds_ada_norm
-        dit = DiTTransformer(network, scheduler, card.prediction)
-        names = card.classes or [str(i) for i in range(n)]
-        classes = DiTClasses(names, n + 1, dit.device, None)
-        return Backbone(card.name, codec, classes, dit, template="{}")
-    table, unet = class_unet(network, scheduler, card)
+    table, unet = class_unet(parts["unet"], parts["scheduler"], card)
     return Backbone(card.name, codec, table, unet, template="{}")
 
 
@@ -88,6 +79,6 @@ def _pixels(channels: int, side: Any, card: Card) -> Pixels:
 FAMILY = Family(
     "ddpm",
     ("DDPMPipeline", "DDIMPipeline"),
-    {"unet": ("UNet2DModel", "DiTTransformer2DModel"), "scheduler": ()},
+    {"unet": ("UNet2DModel",), "scheduler": ()},
     build,
 )

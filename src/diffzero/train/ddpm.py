@@ -1,15 +1,12 @@
-"""`digits-ddpm`, `cifar10-ddpm` and `cifar10-dit`: class-conditional diffusion of pixels.
+"""`digits-ddpm` and `cifar10-ddpm`: class-conditional diffusion of pixels.
 
 The loss is that of Ho et al. (2020), equation 14, with the class in place of a caption,
 
     L = E ||eps - eps_theta(alpha_t x + sigma_t eps, t, c)||^2,   t uniform,
 
-and the null class one time in ten for classifier-free guidance. Presets with a transformer learn
-`v = alpha_t eps - sigma_t x` in place of eps (Salimans and Ho, 2022), with half of the times drawn
-from `sigmoid(N(0.2, 0.7^2))`, about where classes are told apart (as Esser et al., 2024, do for
-flows). The class is a condition alone: nothing asks the network to tell classes apart. Pixels are
-dequantised with uniform noise one grey step wide, so that the density that is learned is the one
-that `methods/likelihood.py` measures.
+and the null class one time in ten for classifier-free guidance. Pixels are dequantised with uniform
+noise one grey step wide, so that the density that is learned is the one that
+`methods/likelihood.py` measures.
 """
 
 from __future__ import annotations
@@ -42,8 +39,6 @@ class Preset:
         batch: Images a step.
         lr: Peak learning rate.
         fast: bfloat16 autocast and torch.compile.
-        transformer: Heads of 64 channels and layers of a transformer on patches of 4 pixels, in
-            place of the U-Net.
         flips: Mirror half of the images; wrong for digits.
         grey_step: Width of a grey step in [-1, 1].
     """
@@ -55,14 +50,8 @@ class Preset:
     batch: int
     lr: float = 1e-3
     fast: bool = False
-    transformer: tuple[int, int] | None = None
     flips: bool = True
     grey_step: float = 2 / 255
-
-    @property
-    def velocity(self) -> bool:
-        """Whether the network learns v, as transformers here do, in place of eps."""
-        return self.transformer is not None
 
 
 PRESETS = {
@@ -75,30 +64,13 @@ PRESETS = {
         # 9.3 M weights, 19 MB in fp16.
         "gpu": Preset(32, 3, (96, 160, 192), (False, True, True), 512, fast=True),
     },
-    "cifar10-dit": {
-        # 6.1 M weights, 12 MB in fp16.
-        "cpu": Preset(32, 3, (), (), 64, transformer=(3, 8)),
-        "gpu": Preset(32, 3, (), (), 512, fast=True, transformer=(3, 8)),
-    },
 }
 
 
 def build_network(preset: Preset, n_classes: int) -> Any:
     """The network, untrained: one embedding row per class, and one for none."""
-    from diffusers import DiTTransformer2DModel, UNet2DModel
+    from diffusers import UNet2DModel
 
-    if preset.transformer is not None:
-        heads, layers = preset.transformer
-        return DiTTransformer2DModel(
-            num_attention_heads=heads,
-            attention_head_dim=64,
-            in_channels=preset.in_channels,
-            out_channels=preset.in_channels,
-            num_layers=layers,
-            sample_size=preset.side,
-            patch_size=4,
-            num_embeds_ada_norm=n_classes,
-        )
     return UNet2DModel(
         sample_size=preset.side,
         in_channels=preset.in_channels,
@@ -117,26 +89,17 @@ def build_network(preset: Preset, n_classes: int) -> Any:
     )
 
 
-def noise_scheduler(preset: Preset) -> Any:
-    """The linear betas of Ho et al. for eps; the cosine of Nichol and Dhariwal for v."""
+def noise_scheduler() -> Any:
+    """The linear betas of Ho et al."""
     from diffusers import DDPMScheduler
 
-    v = preset.velocity
-    return DDPMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="squaredcos_cap_v2" if v else "linear",
-        prediction_type="v_prediction" if v else "epsilon",
-        clip_sample=True,
-    )
+    return DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", clip_sample=True)
 
 
-def times(n: int, preset: Preset, generator: torch.Generator) -> torch.Tensor:
-    """`n` steps of 1,000: one of each n-th part of them, or for v half from the middle ones."""
+def times(n: int, generator: torch.Generator) -> torch.Tensor:
+    """`n` steps of 1,000, one of each n-th part of them."""
     t = (torch.arange(n) + torch.rand(n, generator=generator)) / n
     t = t[torch.randperm(n, generator=generator)]
-    if preset.velocity:
-        middle = torch.sigmoid(torch.randn(n, generator=generator) * 0.7 + 0.2)
-        t = torch.where(torch.rand(n, generator=generator) < 0.5, middle, t)
     return (t * 1000).long().clamp(0, 999)
 
 
@@ -190,10 +153,9 @@ def train(
         seed=seed,
         log=log,
         ema_decay=0.9995,
-        level=0.6 if size.velocity else 0.0,
     )
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
-    save(network, size, out)
+    save(network, out)
 
 
 def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> Any:
@@ -202,9 +164,7 @@ def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> An
     if preset.in_channels == 1:
         pixels = pixels[:, :1]
     labels, null = torch.from_numpy(labelled.labels), len(labelled.classes)
-    bars = noise_scheduler(preset).alphas_cumprod
-    vary, v = labelled.name == "digits", preset.velocity
-    half = preset.fast or (v and loop.bfloat16_pays())
+    bars, vary = noise_scheduler().alphas_cumprod, labelled.name == "digits"
     n, batch = len(pixels), preset.batch
 
     def loss(generator: torch.Generator) -> torch.Tensor:
@@ -218,25 +178,22 @@ def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> An
             x[mirror] = x[mirror].flip(-1)
         x += (torch.rand(x.shape, generator=generator) - 0.5) * preset.grey_step
         classes = labels[index]
-        if not v:  # the transformer drops classes itself while it trains
-            classes[torch.rand(batch, generator=generator) < 0.1] = null
-        t = times(batch, preset, generator)
+        classes[torch.rand(batch, generator=generator) < 0.1] = null
+        t = times(batch, generator)
         eps = torch.randn(x.shape, generator=generator)
         bar = bars[t].view(-1, 1, 1, 1)
         x_t = (bar.sqrt() * x + (1 - bar).sqrt() * eps).to(device)
         x_t = x_t.contiguous(memory_format=torch.channels_last)
-        target = bar.sqrt() * eps - (1 - bar).sqrt() * x if v else eps
-        kind = torch.device(device).type
-        with loop.attention_of_few_tokens(kind), torch.autocast(kind, torch.bfloat16, half):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, preset.fast):
             predicted = network(x_t, t.to(device), class_labels=classes.to(device)).sample
-        return functional.mse_loss(predicted.float(), target.to(device))
+        return functional.mse_loss(predicted.float(), eps.to(device))
 
     return loss
 
 
-def save(network: Any, preset: Preset, out: Path) -> None:
+def save(network: Any, out: Path) -> None:
     """Write a `DDPMPipeline` folder, fp16 safetensors."""
     from diffusers import DDPMPipeline
 
-    pipeline = DDPMPipeline(unet=network, scheduler=noise_scheduler(preset))
+    pipeline = DDPMPipeline(unet=network, scheduler=noise_scheduler())
     pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)
