@@ -14,7 +14,7 @@ from diffzero.evaluate.draws import DrawParts, draw_table, draw_times, read_matr
 from diffzero.evaluate.reduction import draw_weights, join_templates, reduce_draws
 from diffzero.evaluate.rescore import accuracy_curve, probabilities, read_scored, rescored_logits
 from diffzero.evaluate.summary import read_run
-from diffzero.scoring.times import slopes, standardized
+from diffzero.scoring.times import slopes
 from test_cli import run
 
 CLASSES = caption_words()["digits"]["classes"]
@@ -88,49 +88,6 @@ def test_templates_join_as_the_classifier_joins_them(clip, sd):
     errors = np.stack(classifier.fit(["cat", "dog"]).draw_errors([np.zeros((9, 9, 3), np.uint8)]))
     joined_ = join_templates(reduce_draws(errors, "mean"), 7.0)
     assert np.allclose(joined_[0], classifier.reduce(errors[0]))
-
-
-def test_standardized_draws_weigh_the_same(oracle):
-    backbone, images, _ = oracle
-    settings = {"draws": 8, "reduction": "standardized"}
-    classifier = dz.ELBO(backbone, **settings).fit(list("0123"))
-    assert classifier.settings()["reduction"] == "standardized"
-    scores, cubes = classifier.scores_and_draws(images[:5])
-    for logits, cube in zip(scores.logits, cubes, strict=True):
-        votes = []
-        for draw in cube[:, :, 0]:
-            difference = draw - draw.mean()
-            votes.append(difference / np.sqrt((difference**2).mean()))
-        assert np.allclose(logits, -np.mean(votes, axis=0))
-    assert np.allclose(scores.logits, reduce_draws(np.stack(cubes), "standardized")[:, :, 0])
-    # The same votes if the errors of a draw are a thousand times as large.
-    assert np.allclose(reduce_draws(np.stack(cubes) * np.logspace(0, 3, 8)[None, :, None, None],
-                                    "standardized")[:, :, 0], scores.logits)  # fmt: skip
-    assert (standardized(np.ones((2, 3, 1))) == 0).all()  # classes that no draw tells apart
-    missing = np.stack(cubes)
-    missing[:, 6:, 3] = np.nan  # a class that left a race
-    assert np.isfinite(reduce_draws(missing, "standardized")).all()
-    with pytest.raises(dz.InputError, match="leave out reduction"):
-        dz.OpenSet("tiny-sd", reduction="standardized").fit(["sneaker", "bag"])
-
-
-def test_a_standardized_run_is_rescored_as_it_ran(monkeypatch, tmp_path):
-    from PIL import Image
-
-    images, labels = digits_split()[1]
-    for i in range(30):
-        place = tmp_path / "data" / CLASSES[labels[i]]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images[i]).save(place / f"{i}.png")
-    out = tmp_path / "run"
-    assert run(monkeypatch, "evaluate", "--data", tmp_path / "data", "--model", "digits-ddpm",
-               "--set", "draws=4", "--set", "reduction=standardized", "--keep-draws",
-               "--out", out) == 0  # fmt: skip
-    found = read_scored(out)
-    place = {name: i for i, name in enumerate(found.run.records.ids)}
-    own = found.run.records.logits[[place[name] for name in found.matrix.ids]]
-    assert np.allclose(rescored_logits(found, "as-run", None, None, None)[0], own)
-    assert not np.allclose(rescored_logits(found, "as-run", "mean", None, None)[0], own)
 
 
 def test_a_chunk_scored_twice_counts_once(tmp_path):

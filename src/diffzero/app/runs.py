@@ -46,10 +46,7 @@ def rescore(
     weights: Annotated[
         str, typer.Option(help="as-run, uniform, elbo, exp:RATE, or a calibration.json.")
     ] = "as-run",
-    reduction: Annotated[
-        str | None,
-        typer.Option(help="mean, median, trimmed or standardized; the run's own if unset."),
-    ] = None,
+    reduction: Annotated[str, typer.Option(help="mean, median or trimmed.")] = "mean",
     temperature: Annotated[float | None, typer.Option(help="Divides the logits.")] = None,
     race: Annotated[
         float | None, typer.Option(help="As a race with this delta, see docs/racing.md.")

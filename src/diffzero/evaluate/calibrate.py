@@ -22,12 +22,11 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from ..errors import InputError
 from ..noise import generator
-from ..scoring.times import standardized
 from .metrics import fit_temperature, mcnemar
 from .races import drawn as races_drawn
 from .races import filled, race_settings, scale
 from .reduction import draw_weights
-from .rescore import Scored, reduction_of, rescored_logits
+from .rescore import Scored, rescored_logits
 from .store import as_sentence, write_json
 from .summary import metrics_of
 
@@ -48,8 +47,6 @@ def binned(scored: Scored, edges: np.ndarray) -> np.ndarray:
     config = scored.run.config
     v = draw_weights(matrix, "as-run", config["draws"])
     weighted = filled(matrix.errors * v[:, :, None, None])
-    if reduction_of(config) == "standardized":
-        weighted = standardized(weighted)
     if race_settings(config) is not None:
         own = scale(config, scored.whole, races_drawn(weighted))
         weighted = weighted * own[:, None, None, None]

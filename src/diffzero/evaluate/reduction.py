@@ -29,11 +29,10 @@ from scipy.special import logsumexp
 
 from ..errors import InputError
 from ..options import short
-from ..scoring.times import standardized
 from .draws import Matrix
 from .races import filled
 
-REDUCTIONS = ("mean", "median", "trimmed", "standardized")
+REDUCTIONS = ("mean", "median", "trimmed")
 TRIM = 0.1  # of the draws at either end
 
 
@@ -100,8 +99,6 @@ def reduce_draws(weighted: np.ndarray, reduction: str) -> np.ndarray:
     weighted = filled(weighted)
     if reduction == "mean":
         return -np.nanmean(weighted, axis=1)
-    if reduction == "standardized":
-        return -np.nanmean(standardized(weighted), axis=1)
     seen = np.isfinite(weighted).sum((2, 3), keepdims=True)  # none of draws after a race's end
     paired = weighted - np.nansum(weighted, axis=(2, 3), keepdims=True) / np.maximum(seen, 1)
     if reduction == "median":

@@ -71,14 +71,9 @@ def temperature_for(config: dict[str, Any], draws: int) -> float:
 
 
 def rescored_logits(
-    scored: Scored,
-    weights: str,
-    reduction: str | None,
-    draws: int | None,
-    temperature: float | None,
+    scored: Scored, weights: str, reduction: str, draws: int | None, temperature: float | None
 ) -> tuple[np.ndarray, float]:
     """Logits `[n, k]` under other settings, and the temperature that divides them."""
-    reduction = reduction or reduction_of(scored.run.config)
     ranges = scored.run.config["draws"]
     matrix, whole = scored.first(draws)
     t = temperature or temperature_for(scored.run.config, whole)
@@ -89,11 +84,6 @@ def rescored_logits(
     if race_settings(scored.run.config) is not None:
         logits = logits * scale(scored.run.config, whole, drawn(weighted))[:, None]
     return logits, t
-
-
-def reduction_of(config: dict[str, Any]) -> str:
-    """How the run itself reduced its draws."""
-    return str(config["settings"].get("reduction", "mean"))
 
 
 def probabilities(scored: Scored, logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -127,7 +117,7 @@ def accuracy_curve(scored: Scored, weights: str = "as-run") -> list[dict[str, fl
     total = scored.matrix.t.shape[1]
     points = []
     for n in curve_points(total):
-        logits, _ = rescored_logits(scored, weights, None, n, None)
+        logits, _ = rescored_logits(scored, weights, "mean", n, None)
         right = int((logits.argmax(1) == scored.labels).sum())
         low, high = wilson(right, len(scored.labels))
         points.append(
@@ -172,7 +162,7 @@ def rescore(
     scored: Scored,
     *,
     weights: str = "as-run",
-    reduction: str | None = None,
+    reduction: str = "mean",
     draws: int | None = None,
     temperature: float | None = None,
     race: float | None = None,
@@ -182,7 +172,7 @@ def rescore(
     Args:
         scored: The run and its score matrix.
         weights: See `draw_weights`.
-        reduction: See `reduce_draws`; the run's own if None.
+        reduction: See `reduce_draws`.
         draws: How many of the first draws count; all of them if None.
         temperature: Divides the logits; what the run would have used if None.
         race: Delta of a race that is run over the draws; none if None.
@@ -192,7 +182,6 @@ def rescore(
     """
     if temperature is not None and not temperature > 0:
         raise InputError(f"--temperature must be positive; got {temperature}.")
-    reduction = reduction or reduction_of(scored.run.config)
     if race is not None and reduction != "mean":
         raise InputError(f"--race compares means over draws; leave out --reduction {reduction}.")
     logits, t = rescored_logits(scored, weights, reduction, draws, temperature)

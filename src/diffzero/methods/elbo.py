@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import logsumexp
@@ -41,7 +41,7 @@ from ..options import (
 )
 from ..scoring.denoising import Loss, denoising_errors
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
-from ..scoring.times import Times, Weights, standardized
+from ..scoring.times import Times, Weights
 from .common import Classes, DiffusionMethod, as_scores
 
 _SHARED = ("weights", "loss", "target", "template", "log_snr_range", "t_range", "guidance")
@@ -121,7 +121,7 @@ class ELBO(ErrorMethod):
 
     A logit is `log p(x | c)` in nats up to a constant of the image with `weights="elbo"`,
     `loss="l2"` and `target="eps"`; otherwise minus a mean error, summed over the dimensions of
-    `x_0`, or with `reduction="standardized"` minus the mean of `scoring.times.standardized`.
+    `x_0`.
 
     Args:
         backbone: A diffusion model, or what `diffzero.load` takes.
@@ -136,9 +136,6 @@ class ELBO(ErrorMethod):
         log_snr_range: `(min, max)` of lambda for `weights="elbo"`; if None, the schedule's whole
             range.
         t_range: `(min, max)` of t for `weights="uniform"`; if None, `[t_min, 1]`.
-        reduction: `mean` of the errors over draws, or `standardized`: the differences between
-            classes of each draw are brought to one size first. Try which serves a model better on
-            images with known labels; a score then hangs on all the classes that are asked about.
         guidance: Scale of classifier-free guidance; 1 is none.
         temperature: See `Classifier`.
         priors: See `Classifier`.
@@ -154,12 +151,6 @@ class ELBO(ErrorMethod):
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     draws: int = option(32, DRAWS)
-    reduction: Literal["mean", "standardized"] = option("mean", one_of("mean", "standardized"))
-
-    def settings(self) -> dict[str, Any]:
-        """See `ErrorMethod`; the reduction only where it is not the usual one."""
-        more = {} if self.reduction == "mean" else {"reduction": self.reduction}
-        return super().settings() | more
 
     def count_evals(self, n_labels: int) -> int:
         """`draws * templates * classes`, twice that with guidance."""
@@ -180,10 +171,7 @@ class ELBO(ErrorMethod):
         self, errors: np.ndarray, t: np.ndarray | None, mean: Callable[..., Any]
     ) -> np.ndarray:
         w = self.times_.weight(np.ones(len(errors)) if t is None else t)[:, None, None]
-        weighted = w * errors
-        if self.reduction == "standardized":
-            weighted = standardized(weighted)
-        per_prompt = -mean(weighted, axis=0)
+        per_prompt = -mean(w * errors, axis=0)
         if per_prompt.shape[1] == 1:
             return per_prompt[:, 0]
         # The temperature belongs inside: raw bounds differ by hundreds of nats, and a plain

@@ -77,14 +77,6 @@ class OpenSet(ELBO):
         best = np.nanargmax(scores.logits, axis=1)
         return ~self.present(scores)[np.arange(len(best)), best]
 
-    def _check_options(self) -> None:
-        super()._check_options()
-        if self.reduction != "mean":
-            raise InputError(
-                'Ratios are of mean errors: leave out reduction="standardized" with OpenSet, '
-                "--none and --multi."
-            )
-
     def _fit_classes(self) -> None:
         self._table = self._embedded(fill(self.templates_, self.names_))
 

@@ -72,23 +72,6 @@ class Times:
         return self.schedule.time(torch.from_numpy(high - place * (high - low))).numpy()
 
 
-def standardized(errors: np.ndarray) -> np.ndarray:
-    """Each draw's differences between classes, over their size, so that no draw outvotes another:
-
-        (e_c - mean over classes of e) / (root mean square over classes of that).
-
-    Errors of a draw with little noise differ by far more than those of one with much, so that a
-    mean of errors listens to the former; how much either should count, models disagree on.
-
-    Args:
-        errors: `[..., k, templates]`, NaN where a class was not given a draw.
-    """
-    there = np.maximum(np.isfinite(errors).sum((-2, -1), keepdims=True), 1)
-    paired = errors - np.nansum(errors, axis=(-2, -1), keepdims=True) / there
-    size = np.sqrt(np.nansum(paired**2, axis=(-2, -1), keepdims=True) / there)
-    return paired / np.maximum(size, np.finfo(float).tiny)
-
-
 def slopes(schedule: Schedule, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`lambda(t)` and `|d lambda / dt|` by a central difference within the schedule's range."""
     low = np.clip(t - STEP, schedule.t_min, 1.0 - 2 * STEP)
