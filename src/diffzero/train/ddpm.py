@@ -4,8 +4,8 @@ The loss is that of Ho et al. (2020), equation 14, with the class in place of a 
 
     L = E ||eps - eps_theta(alpha_t x + sigma_t eps, t, c)||^2,   t uniform,
 
-and the null class one time in ten for classifier-free guidance. Pixels are dequantised with uniform
-noise one grey step wide, so that the density that is learned is the one that
+and the null class one time in ten for classifier-free guidance. Pixels are dequantised with
+uniform noise one grey step wide, so that the density that is learned is the one that
 `methods/likelihood.py` measures.
 """
 
