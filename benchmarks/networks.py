@@ -1,16 +1,14 @@
-"""Which small network learns CIFAR-10 fastest: trials of equal processor time on one core.
+"""Which small network learns CIFAR-10's classes fastest from noise alone: trials of equal minutes.
 
-    OMP_NUM_THREADS=1 python benchmarks/networks.py NET --data FOLDER [--minutes 12]
+    OMP_NUM_THREADS=1 python benchmarks/networks.py NET --data FOLDER [--minutes 5]
+        [--optimizer muon] [--model cifar10-ldm]
 
-Every network learns `v = alpha eps - sigma x` of class-conditional images under cosine alphas, and
-is asked about 300 training images held out (the last 2,000 are), ten classes, eight draws.
-Processor time, not wall time, is the budget, so that trials beside other work compare. Progress is
-kept in `runs/networks`, and the same command goes on.
+Every network learns v on the latents of a model's autoencoder, as `train/ldm.py` does, and is then
+asked about 400 training images held out (ten classes, eight draws), with errors of v weighed by
+powers of alpha. Progress is kept in `runs/networks`, and the same command goes on.
 """
 
 import argparse
-import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,190 +16,115 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffzero.data import load
+import diffzero as dz
+from diffzero.data import held_out, load
+from diffzero.evaluate.metrics import percent
+from diffzero.train import ldm, loop
 
-HELD_OUT, CLASSES, NULL = 2000, 10, 10
-UNETS = {  # side of the blocks that become channels, channels, which levels attend, layers
-    "unet-16": (2, (64, 128, 192), (False, True, True), 1),
-    "unet-8": (4, (128, 192), (True, True), 2),
-    "unet-32": (1, (32, 64, 96), (False, False, True), 1),
-}
-TRANSFORMERS = {"dit-192": (3, 8), "dit-256": (4, 6)}  # heads of 64, layers; patches of 4
+IMAGES, DRAWS, CLASSES, NULL = 400, 8, 10, 10
+UNETS = {"unet": (False, False), "unet-attention": (False, True)}
+TRANSFORMERS = {"dit-1": 1, "dit-2": 2}  # side of the patches
 
 
-def build(name):
+def build(name, side):
     from diffusers import DiTTransformer2DModel, UNet2DModel
 
+    shape = {"sample_size": side, "in_channels": ldm.CHANNELS, "out_channels": ldm.CHANNELS}
     if name in TRANSFORMERS:
-        heads, layers = TRANSFORMERS[name]
         return DiTTransformer2DModel(
-            num_attention_heads=heads, attention_head_dim=64, in_channels=3, out_channels=3,
-            num_layers=layers, sample_size=32, patch_size=4, num_embeds_ada_norm=CLASSES,
+            num_attention_heads=3, attention_head_dim=64, num_layers=8,
+            patch_size=TRANSFORMERS[name], num_embeds_ada_norm=CLASSES, **shape,
         )  # fmt: skip
-    patch, channels, attention, layers = UNETS[name]
+    kinds = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in UNETS[name]]
     return UNet2DModel(
-        sample_size=32 // patch,
-        in_channels=3 * patch**2,
-        out_channels=3 * patch**2,
-        layers_per_block=layers,
-        block_out_channels=channels,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]),
-        norm_num_groups=16,
-        attention_head_dim=32,
-        num_class_embeds=CLASSES + 1,
-        resnet_time_scale_shift="scale_shift",
+        **dict(ldm.denoiser(ldm.PRESETS["cpu"], CLASSES).config)
+        | shape
+        | {
+            "down_block_types": tuple(kinds),
+            "up_block_types": tuple(k.replace("Down", "Up") for k in kinds[::-1]),
+        }
     )
 
 
-def noised(x, t, eps):
-    """`(x_t, v)` under `alpha = cos(pi t / 2)`."""
-    alpha = torch.cos((t + 0.008) / 1.008 * math.pi / 2).view(-1, 1, 1, 1)
-    sigma = (1 - alpha**2).sqrt()
-    return alpha * x + sigma * eps, alpha * eps - sigma * x
+class Learner(torch.nn.Module):
+    """The network as `ldm.denoising_loss` calls it; a transformer drops classes itself."""
 
+    def __init__(self, network):
+        super().__init__()
+        self.blocks = network  # so that Muon finds its matrices by this name
 
-def call(network, x_t, t, labels):
-    x_t = x_t.contiguous(memory_format=torch.channels_last)
-    # The fused attention of CPUs is slow backwards on so few tokens; bfloat16 pays on some CPUs.
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
-        return network(x_t, t * 1000 - 1, class_labels=labels, return_dict=False)[0].float()
-
-
-class Optimizers:
-    """AdamW for all, or Muon for the matrices inside blocks and AdamW for the rest."""
-
-    def __init__(self, network, kind, lr):
-        def inner(name, p):
-            return kind == "muon" and p.ndim == 2 and "blocks" in name and ".emb." not in name
-
-        named = list(network.named_parameters())
-        matrices = [p for name, p in named if inner(name, p)]
-        rest = [p for name, p in named if not inner(name, p)]
-        self.all = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99))]
-        if matrices:
-            muon = torch.optim.Muon(
-                matrices, lr=lr, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-            )
-            self.all.append(muon)
-        self.lr = lr
-
-    def step(self, share):
-        for optimizer in self.all:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * share
-            optimizer.step()
-
-
-def blocks(name, x):
-    patch = UNETS[name][0] if name in UNETS else 1
-    return functional.pixel_unshuffle(x, patch) if patch > 1 else x
+    def forward(self, z, t, class_labels):
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention is slow on few tokens
+            return self.blocks(z, t, class_labels=class_labels)
 
 
 @torch.no_grad()
-def accuracy(network, name, x, y, draws=8):
-    """Share of images named rightly, and the least cross-entropy over temperatures."""
-    network.eval()
-    g = torch.Generator().manual_seed(7)
-    errors = torch.zeros(len(x), CLASSES, dtype=torch.float64)
-    for start in range(0, len(x), 10):
-        part = blocks(name, x[start : start + 10].float() / 127.5 - 1)
-        b = len(part)
-        for draw in range(draws):
-            t = (torch.rand(b, generator=g) + draw) / draws * 0.85 + 0.05
-            x_t, v = noised(part, t, torch.randn(part.shape, generator=g))
-            rows = torch.arange(b).repeat_interleave(CLASSES)
-            said = call(network, x_t[rows], t[rows], torch.arange(CLASSES).repeat(b))
-            error = (said - v[rows]).double().square().flatten(1).sum(1)
-            errors[start : start + b] += error.view(b, CLASSES) / draws
-    network.train()
-    cross = [functional.cross_entropy(-errors / c, y).item() for c in np.geomspace(0.01, 10, 40)]
-    return (errors.argmin(1) == y).double().mean().item(), min(cross)
+def errors(learner, z):
+    """Errors of v `[n, draws, classes]`, and alpha of each draw `[n, draws, 1]`."""
+    generator, bars = torch.Generator().manual_seed(7), ldm.alphas_cumprod().float()
+    found, alphas = [], []
+    for part in z.split(20):
+        b, rows = len(part), torch.arange(len(part)).repeat_interleave(CLASSES)
+        for draw in range(DRAWS):
+            u = (torch.rand(b, generator=generator) + draw) / DRAWS
+            t = ldm.steps_of_cosine(u)
+            bar = bars[t].view(-1, 1, 1, 1)
+            eps = torch.randn(part.shape, generator=generator)
+            z_t, v = bar.sqrt() * part + (1 - bar).sqrt() * eps, bar.sqrt() * eps
+            v = v - (1 - bar).sqrt() * part
+            with ldm.PRESETS["cpu"].precision("cpu"):
+                said = learner(z_t[rows], t[rows], torch.arange(CLASSES).repeat(b)).sample
+            error = (said.float() - v[rows]).double().square().flatten(1).sum(1)
+            found.append(error.view(b, CLASSES))
+            alphas.append(bar.view(b, 1).sqrt().double())
+    whole = [torch.cat(found[d::DRAWS]) for d in range(DRAWS)]
+    return torch.stack(whole, 1), torch.stack(
+        [torch.cat(alphas[d::DRAWS]) for d in range(DRAWS)], 1
+    )
 
 
-def times(n, kind, g):
-    """Stratified uniform times, or half of them about where classes are told apart."""
-    u = (torch.arange(n) + torch.rand(n, generator=g)) / n
-    u = u[torch.randperm(n, generator=g)]
-    if kind == "mixed":
-        middle = torch.sigmoid(torch.randn(n, generator=g) * 0.7 + 0.2)
-        u = torch.where(torch.rand(n, generator=g) < 0.5, middle, u)
-    return u.clamp(0.001, 0.999)
-
-
-def batch(name, images, labels, size, kind, g):
-    index = torch.randint(len(images), (size,), generator=g)
-    x, y = images[index].float() / 127.5 - 1, labels[index].clone()
-    mirror = torch.rand(size, generator=g) < 0.5
-    x[mirror] = x[mirror].flip(-1)
-    x = blocks(name, x + (torch.rand(x.shape, generator=g) - 0.5) * 2 / 255)
-    if name in UNETS:  # the transformer drops labels itself
-        y[torch.rand(size, generator=g) < 0.1] = NULL
-    t = times(size, kind, g)
-    return *noised(x, t, torch.randn(x.shape, generator=g)), t, y
+def report(name, found, alpha, labels):
+    for power in (0, 0.5, 1, 1.5, 2):
+        logits = -(found * alpha**power).mean(1)
+        right = int((logits.argmax(1) == labels).sum())
+        cross = min(
+            functional.cross_entropy(logits * c, labels).item() for c in np.geomspace(0.01, 30, 60)
+        )
+        print(
+            f"{name}, v errors times alpha^{power:g}: {percent(right, len(labels))}, "
+            f"cross-entropy {cross:.3f}"
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("net", choices=[*UNETS, *TRANSFORMERS])
     parser.add_argument("--data", required=True, help="folder of CIFAR-10's Parquet files")
-    parser.add_argument("--minutes", type=float, default=12.0, help="processor time")
-    parser.add_argument("--times", choices=("uniform", "mixed"), default="uniform")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=5e-4)
-    trial(parser.parse_args())
-
-
-def trial(a):
+    parser.add_argument("--model", default="cifar10-ldm", help="whose autoencoder to use")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="muon")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    train = load(f"cifar10={a.data}", 32)
-    images = torch.from_numpy(train.images).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(train.labels)
-    network = build(a.net).to(memory_format=torch.channels_last)
-    optimizers = Optimizers(network, a.optimizer, a.lr)
-    average = {k: v.clone() for k, v in network.state_dict().items()}
-    names = [k for k, v in average.items() if v.is_floating_point()]
-    path = Path("runs/networks") / f"{a.net}-{a.times}-{a.optimizer}-{a.lr:g}-{a.batch}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    step, spent = 0, 0.0
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        network.load_state_dict(kept["network"])
-        for optimizer, state in zip(optimizers.all, kept["optimizer"], strict=True):
-            optimizer.load_state_dict(state)
-        average, step, spent = kept["average"], kept["step"], kept["spent"]
-    g = torch.Generator().manual_seed(step)
-    budget, saved = a.minutes * 60, spent
-    while spent < budget:
-        began = time.process_time()
-        x_t, v, t, y = batch(a.net, images[:-HELD_OUT], labels[:-HELD_OUT], a.batch, a.times, g)
-        loss = functional.mse_loss(call(network, x_t, t, y), v)
-        fall = max(0.05, 0.5 * (1 + math.cos(math.pi * spent / budget)))
-        network.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizers.step(min(1, (step + 1) / 300) * fall)
-        step += 1
-        live = network.state_dict()
-        near = 1 - min(0.999, (1 + step) / (10 + step))
-        torch._foreach_lerp_([average[k] for k in names], [live[k] for k in names], near)
-        spent += time.process_time() - began
-        if spent - saved > 120 or spent >= budget:
-            saved = spent
-            states = [optimizer.state_dict() for optimizer in optimizers.all]
-            kept = {"network": live, "optimizer": states, "average": average}
-            torch.save(kept | {"step": step, "spent": spent}, path)
-            print(f"{step * a.batch:,} images, {spent / 60:.1f} min, loss {loss:.4f}", flush=True)
-    network.load_state_dict(average)
-    held = slice(len(images) - HELD_OUT, len(images) - HELD_OUT + 300)
-    share, cross = accuracy(network, a.net, images[held], labels[held])
-    weights = sum(p.numel() for p in network.parameters())
-    print(
-        f"{a.net} ({weights:,} weights), {a.times} times, {a.optimizer} {a.lr:g}: "
-        f"{step * a.batch:,} images, accuracy {share:.3f} of 300, cross-entropy {cross:.3f}"
+    vae, preset = (
+        dz.load(options.model, device="cpu", dtype="float32").codec.vae,
+        ldm.PRESETS["cpu"],
     )
+    learned, kept = held_out(load(f"cifar10={options.data}", ldm.SIDE))[:2]
+
+    def latents(images):
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return ldm.encoded(vae, pixels, "cpu", preset) * vae.config.scaling_factor
+
+    z, labels = latents(learned.images), torch.from_numpy(learned.labels)
+    learner = Learner(build(options.net, z.shape[-1]).to(memory_format=torch.channels_last))
+    state = Path("runs/networks") / f"{options.net}-{options.optimizer}.pt"
+    loss = ldm.denoising_loss(learner, z, labels, NULL, "cpu", preset)
+    muon = "block" if options.optimizer == "muon" else None
+    result = loop.fit(learner, loss, state, options.minutes, lr=ldm.RATE, muon=muon, warmup=100)
+    print(f"{options.net}, {options.optimizer}: {result['steps'] * preset.batch:,.0f} images")
+    found, alpha = errors(learner, latents(kept.images[:IMAGES]).float())
+    report(options.net, found, alpha, torch.from_numpy(kept.labels[:IMAGES]))
 
 
 if __name__ == "__main__":
