@@ -54,7 +54,7 @@ from .photographs import to_input, vary
 from .stable_diffusion import start_from
 
 SIDE, CHANNELS = 32, 8
-CODEC_SHARE = 0.12  # of the minutes
+CODEC_SHARE = 0.15  # of the minutes
 MOST_NOISE = 0.6
 KL_WEIGHT = 2e-4
 RATE = 2e-3
