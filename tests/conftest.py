@@ -1,5 +1,7 @@
 """Shared fixtures: an oracle problem, and real components at tiny size, never mocks."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -242,6 +244,12 @@ def flux(tmp_path_factory):
 @pytest.fixture(scope="session")
 def dit():
     return dz.load(families.dit_pipeline(5))
+
+
+def heard():
+    """For a process that a test starts: SIGINT ends it, which it would ignore where the tests run
+    in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

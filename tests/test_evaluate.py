@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
+from conftest import heard
 from diffzero.data import caption_words, digits_split
 from diffzero.evaluate.records import read_records
 from diffzero.evaluate.store import RunStore
@@ -90,7 +91,8 @@ def test_ten_interruptions_and_damaged_lines_lose_and_double_nothing(mix, tmp_pa
     for turn in range(10):
         before = len(read_lines(torn)) if (torn / "records.jsonl").exists() else 0
         process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
+                                   stderr=subprocess.PIPE, text=True,
+                                   preexec_fn=heard)  # fmt: skip
         # What ends it while Python starts is not heard by anything that could say so.
         enough = before + chance.randint(int(kind != "SIGKILL"), 4)
         while process.poll() is None:

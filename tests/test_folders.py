@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
+from conftest import heard
 from diffzero.app.records import NONE, Wish, text_of
 from diffzero.app.results import Results, flat, key
 from diffzero.app.sorting import Sorter, folder_names
@@ -153,9 +154,6 @@ def test_interrupted_twice_every_photo_has_one_row(monkeypatch, capsys, tmp_path
     line = ["classify", str(folder), *LINE, "--out", str(out),
             "--sort-into", str(tmp_path / "sorted"), "--batch-size", "2"]  # fmt: skip
     command = [sys.executable, "-m", "diffzero", *line]
-
-    def heard():  # where the tests run in the background of a script, SIGINT is ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def lines():
         return len(out.read_text().splitlines()) if out.exists() else 0

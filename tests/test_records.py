@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import diffzero as dz
+from conftest import heard
 from diffzero.app import build, classify, records
 from diffzero.app.console import Estimate
 from diffzero.evaluate.run import PART_BYTES, Item, Scorer
@@ -215,6 +216,7 @@ def test_a_real_interruption_keeps_every_line_and_counts_it(greys, tmp_path, kin
         process = subprocess.Popen(
             [sys.executable, "-m", "diffzero", *map(str, line)],
             stdout=subprocess.DEVNULL if out else printed, stderr=subprocess.PIPE, text=True,
+            preexec_fn=heard,
         )  # fmt: skip
     while process.poll() is None and place.read_text().count("\n") < 3:
         time.sleep(0.02)

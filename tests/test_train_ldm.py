@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import diffzero as dz
-from diffzero.train import ldm
+from conftest import Clock
+from diffzero.train import ldm, loop
 from test_train_photographs import folders
 
 SILENT = {"log": lambda line: None}
@@ -85,8 +86,9 @@ def test_both_losses_fall(small):
         assert sum(found[-5:]) < 0.5 * sum(found[:5])
 
 
-def test_the_recipe_trains_both_stages_and_goes_on(small, tmp_path):
+def test_the_recipe_trains_both_stages_and_goes_on(small, tmp_path, monkeypatch):
     source = folders(tmp_path / "data")
+    monkeypatch.setattr(loop, "time", Clock(0.1))  # 36 steps in 0.06 minutes
     ldm.train([source], tmp_path / "one", 0.06, **SILENT)
     model = dz.load(tmp_path / "one", dtype="float32", device="cpu")
     pictures = sorted((tmp_path / "data" / "train").rglob("*.png"))[::6]
