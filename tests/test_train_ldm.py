@@ -1,5 +1,6 @@
 """The recipe of cifar10-ldm."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,21 +25,22 @@ def small(monkeypatch):
 
 def test_the_schedule_is_sech_and_its_betas_give_it_back():
     bars = ldm.alphas_cumprod()
-    t = torch.arange(1, 1001) / 1000
+    t = torch.arange(1, ldm.STEPS + 1) / ldm.STEPS
     assert torch.allclose(bars.sqrt(), 1 / torch.cosh(ldm.C * t.double()))
-    assert bars[-1].item() == pytest.approx(ldm.LEAST_ALPHA**2)
+    assert bars[-1].item() ** 0.5 == pytest.approx(0.063, abs=1e-3)
     assert torch.allclose(ldm.noise_scheduler().alphas_cumprod.double(), bars, rtol=2e-4)
 
 
 def test_uniform_times_weigh_errors_of_v_by_alpha():
-    """`alpha^2` of uniform steps here is `alpha` of uniform times of the cosine, whatever the
-    error: on every error that depends on the noise alone, such as its fourth power."""
-    u = (torch.arange(200_000).double() + 0.5) / 200_000
+    """`alpha^2` of uniform steps here is `alpha` of uniform times of the cosine up to the same
+    noise, whatever the error: on every one that depends on the noise alone, as its powers."""
+    end = math.acos(1 / math.cosh(ldm.C)) / math.pi * 2
+    u = (torch.arange(200_000).double() + 0.5) / 200_000 * end
     alpha, sigma = torch.cos(u * torch.pi / 2), torch.sin(u * torch.pi / 2)
     bars = ldm.alphas_cumprod()
     for power in (2, 4, 8):
         here = (bars * (1 - bars) ** (power / 2)).mean() * ldm.C
-        there = (alpha * sigma**power).mean() * torch.pi / 2
+        there = (alpha * sigma**power).mean() * end * torch.pi / 2
         assert here == pytest.approx(float(there), rel=0.01)
 
 
@@ -46,7 +48,7 @@ def test_times_lie_where_the_cosines_do():
     t = ldm.times(20_000, torch.Generator().manual_seed(0))
     bars = ldm.alphas_cumprod()[t]
     u = torch.acos(bars.sqrt()) / torch.pi * 2
-    assert t.min() >= 0 and t.max() <= 999
+    assert t.min() >= 0 and t.max() < ldm.STEPS
     assert u.median() == pytest.approx(0.53, abs=0.03)  # of 1/2 and of sigmoid(0.2)
     assert ((u > 0.3) & (u < 0.7)).double().mean() == pytest.approx(0.56, abs=0.04)
 

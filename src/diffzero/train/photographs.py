@@ -1,6 +1,6 @@
 """`photos-sd`: a StableDiffusionPipeline of photographs, for an hour or two of one CPU core.
 
-A purely generative network at this size and time names six of ten CIFAR-10 photographs
+A purely generative network at this size and time names fewer CIFAR-10 photographs rightly
 (`cifar10-ldm`). What is lost is lost in seeing, so here the autoencoder learns to see: it is told
 the classes. This is the way of representation autoencoders (Zheng et al. 2025, whose encoders come
 from elsewhere; ours learns its own). In two stages:
