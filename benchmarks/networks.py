@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import diffzero as dz
 from diffzero.data import held_out, load
@@ -54,7 +53,7 @@ class Learner(torch.nn.Module):
         self.blocks = network  # so that Muon finds its matrices by this name
 
     def forward(self, z, t, class_labels):
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention is slow on few tokens
+        with loop.attention_of_few_tokens("cpu"):
             return self.blocks(z, t, class_labels=class_labels)
 
 
@@ -62,25 +61,24 @@ class Learner(torch.nn.Module):
 def errors(learner, z):
     """Errors of v `[n, draws, classes]`, and alpha of each draw `[n, draws, 1]`."""
     generator, bars = torch.Generator().manual_seed(7), ldm.alphas_cumprod().float()
-    found, alphas = [], []
-    for part in z.split(20):
-        b, rows = len(part), torch.arange(len(part)).repeat_interleave(CLASSES)
+    found, alpha = torch.zeros(2, len(z), DRAWS, CLASSES, dtype=torch.float64)
+    for start in range(0, len(z), 20):
+        part = z[start : start + 20]
+        own, rows = slice(start, start + len(part)), torch.arange(len(part))
+        rows = rows.repeat_interleave(CLASSES)
         for draw in range(DRAWS):
-            u = (torch.rand(b, generator=generator) + draw) / DRAWS
+            u = (torch.rand(len(part), generator=generator) + draw) / DRAWS
             t = ldm.steps_of_cosine(u)
             bar = bars[t].view(-1, 1, 1, 1)
             eps = torch.randn(part.shape, generator=generator)
-            z_t, v = bar.sqrt() * part + (1 - bar).sqrt() * eps, bar.sqrt() * eps
-            v = v - (1 - bar).sqrt() * part
+            z_t = bar.sqrt() * part + (1 - bar).sqrt() * eps
+            v = bar.sqrt() * eps - (1 - bar).sqrt() * part
             with ldm.PRESETS["cpu"].precision("cpu"):
-                said = learner(z_t[rows], t[rows], torch.arange(CLASSES).repeat(b)).sample
+                said = learner(z_t[rows], t[rows], torch.arange(CLASSES).repeat(len(part))).sample
             error = (said.float() - v[rows]).double().square().flatten(1).sum(1)
-            found.append(error.view(b, CLASSES))
-            alphas.append(bar.view(b, 1).sqrt().double())
-    whole = [torch.cat(found[d::DRAWS]) for d in range(DRAWS)]
-    return torch.stack(whole, 1), torch.stack(
-        [torch.cat(alphas[d::DRAWS]) for d in range(DRAWS)], 1
-    )
+            found[own, draw] = error.view(-1, CLASSES)
+            alpha[own, draw] = bar.view(-1, 1).sqrt().double()
+    return found, alpha[..., :1]
 
 
 def report(name, found, alpha, labels):

@@ -21,6 +21,12 @@ def test_bundled_models_are_small():
         assert size < 20e6, card.name
 
 
+def test_bundled_models_name_no_place_on_the_machine_that_made_them():
+    for card in (c for c in dz.cards().values() if c.bundled):
+        for config in Path(card.source).rglob("*.json"):
+            assert '"_name_or_path": "/' not in config.read_text(), config
+
+
 @pytest.mark.parametrize(("method", "options"), [("ELBO", {"draws": 8}), ("CLIP", {})])
 def test_digits(method, options):
     images, labels = digits_split()[1]

@@ -50,7 +50,7 @@ from .. import data
 from ..data import held_out
 from ..errors import InputError
 from . import loop
-from .photographs import to_input, vary
+from .photographs import encoded, moved, to_input, vary
 from .stable_diffusion import start_from
 
 SIDE, CHANNELS = 32, 8
@@ -81,10 +81,12 @@ class Preset:
     batch: int
     fast: bool
 
-    def precision(self, kind: str) -> AbstractContextManager:
+    def precision(self, device: str) -> AbstractContextManager:
         """bfloat16 where that is faster."""
         lower = self.fast or loop.bfloat16_pays()
-        return torch.autocast(kind, torch.bfloat16) if lower else nullcontext()
+        return (
+            torch.autocast(torch.device(device).type, torch.bfloat16) if lower else nullcontext()
+        )
 
 
 PRESETS = {
@@ -144,7 +146,8 @@ def autoencoder(preset: Preset) -> Any:
 
 
 def denoiser(preset: Preset, classes: int) -> Any:
-    """The untrained U-Net: convolutions alone, scaled and shifted by time and class."""
+    """The untrained U-Net: convolutions, scaled and shifted by time and class, and attention at
+    its coarsest level alone."""
     from diffusers import UNet2DModel
 
     levels = len(preset.unet)
@@ -168,7 +171,6 @@ def codec_loss(
 ) -> Callable[[torch.Generator], Tensor]:
     """The first stage's L of a batch drawn with the generator."""
     n, side = preset.vae_batch, SIDE // 2 ** (len(preset.vae) - 1)
-    kind = torch.device(device).type
 
     def loss(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(pixels), (n,), generator=generator)
@@ -176,7 +178,7 @@ def codec_loss(
         u = torch.rand(n, 1, 1, 1, generator=generator) * 2 * MOST_NOISE - MOST_NOISE
         u = u.clamp_min(0).to(device)
         noise, eps = torch.randn(2, n, CHANNELS, side, side, generator=generator).to(device)
-        with preset.precision(kind):
+        with preset.precision(device):
             mean, log_var = vae.quant_conv(vae.encoder(x)).float().chunk(2, 1)
             log_var = log_var.clamp(-30, 20)
             z = mean + torch.exp(0.5 * log_var) * noise
@@ -192,23 +194,12 @@ def codec_loss(
 def centre(vae: Any, pixels: Tensor, device: str, preset: Preset) -> None:
     """Make the means of latent channels zero, in the convolutions beside the latents, and
     `scaling_factor` one over their common standard deviation."""
-    z = encoded(vae, pixels, device, preset).float()
+    z = encoded(vae, pixels, device, preset)
     mean = z.mean((0, 2, 3))
     vae.register_to_config(scaling_factor=1 / float((z - mean.view(-1, 1, 1)).std()))
     mean = mean.to(device)
     vae.post_quant_conv.bias += vae.post_quant_conv.weight.flatten(1) @ mean
     vae.quant_conv.bias[:CHANNELS] -= mean
-
-
-@torch.no_grad()
-def encoded(vae: Any, pixels: Tensor, device: str, preset: Preset) -> Tensor:
-    """Posterior means of the images, bfloat16 `[n, CHANNELS, side, side]` on the CPU."""
-    kept = []
-    for part in pixels.split(256):
-        with preset.precision(torch.device(device).type):
-            moments = vae.quant_conv(vae.encoder(to_input(part).to(device)))
-        kept.append(moments.float().chunk(2, 1)[0].bfloat16().cpu())
-    return torch.cat(kept)
 
 
 def denoising_loss(
@@ -225,7 +216,7 @@ def denoising_loss(
         preset: Its size.
     """
     network: Any = torch.compile(unet) if preset.fast else unet
-    bars, n, kind = alphas_cumprod().float(), preset.batch, torch.device(device).type
+    bars, n = alphas_cumprod().float(), preset.batch
 
     def loss(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(latents), (n,), generator=generator)
@@ -237,7 +228,7 @@ def denoising_loss(
         z_t = (bar.sqrt() * z + (1 - bar).sqrt() * eps).to(device)
         z_t = z_t.contiguous(memory_format=torch.channels_last)
         v = (bar.sqrt() * eps - (1 - bar).sqrt() * z).to(device)
-        with preset.precision(kind):
+        with preset.precision(device):
             said = network(z_t, t.to(device), class_labels=classes.to(device)).sample
         return functional.mse_loss(said.float(), v)
 
@@ -320,8 +311,8 @@ def encode(
 def varied(vae: Any, pixels: Tensor, device: str, preset: Preset, seed: int) -> Tensor:
     """Scaled latents of the images, of their mirror images, and of `MOVED` moved copies."""
     generator = torch.Generator().manual_seed(seed)
-    copies = [pixels, pixels.flip(-1), *(vary(pixels, generator) for _ in range(MOVED))]
-    found = torch.cat([encoded(vae, copy, device, preset) for copy in copies])
+    copies = [pixels, pixels.flip(-1), *(moved(pixels, generator) for _ in range(MOVED))]
+    found = torch.cat([encoded(vae, copy, device, preset).bfloat16() for copy in copies])
     return found * vae.config.scaling_factor
 
 

@@ -155,17 +155,26 @@ def told_loss(
     return loss
 
 
-@torch.no_grad()
 def latents_of(vae: Any, pixels: Tensor, device: str, preset: Preset, seed: int) -> Tensor:
     """Posterior means of the images as they are, and of as many mirrored and moved."""
-    generator = torch.Generator().manual_seed(seed)
+    copies = (pixels, moved(pixels, torch.Generator().manual_seed(seed)))
+    return torch.cat([encoded(vae, copy, device, preset) for copy in copies])
+
+
+@torch.no_grad()
+def encoded(vae: Any, pixels: Tensor, device: str, preset: Any) -> Tensor:
+    """Posterior means of uint8 images `[n, 3, SIZE, SIZE]`, on the CPU, not scaled."""
     kept = []
-    for change in (lambda x: x, lambda x: vary(x, generator)):
-        for part in pixels.split(256):
-            with preset.precision(device):
-                moments = vae.quant_conv(vae.encoder(to_input(change(part)).to(device)))
-            kept.append(moments.float().chunk(2, 1)[0].cpu())
+    for part in pixels.split(256):
+        with preset.precision(device):
+            moments = vae.quant_conv(vae.encoder(to_input(part).to(device)))
+        kept.append(moments.float().chunk(2, 1)[0].cpu())
     return torch.cat(kept)
+
+
+def moved(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """All images varied, 32 of them by one shift."""
+    return torch.cat([vary(part, generator) for part in pixels.split(256)])
 
 
 def train(
