@@ -1,6 +1,7 @@
 """Does a race keep its delta? On the closed-form mixture, against dense draws, three schedules.
 
-    python benchmarks/race_error.py [--images 2000] [--draws 512] [--seed 0]
+    python benchmarks/race_error.py [--images 2000] [--draws 512] [--seed 0] [--min-draws 4]
+        [--variance distance] [--no-control]
 
 Ten overlapping classes of two components, margins of all sizes. Every draw of every class
 is computed once, and races are replayed over them: the share of images on which a race's answer is
@@ -15,6 +16,7 @@ import torch
 import diffzero as dz
 from diffzero.evaluate.metrics import percent
 from diffzero.noise import gaussian, quantiles
+from diffzero.scoring.control import NOISES, shrinkage
 from diffzero.scoring.replay import simulate
 from diffzero.scoring.rules import Rule
 from diffzero.scoring.times import Times
@@ -25,6 +27,7 @@ SCHEDULES = {
     "rectified flow": dz.RectifiedFlowSchedule(),
 }
 DELTAS = (0.1, 0.05, 0.01)
+VARIANCES = ("distance", "successive", "plain")
 SHAPE = (3, 4, 4)
 
 
@@ -43,7 +46,8 @@ def problem(schedule, images, seed, k=10, m=2, spread=0.11):
 
 @torch.inference_mode()
 def errors_of(backbone, x_0, key, draws):
-    """Errors `[draws, k]` of one image, and the places of its draws."""
+    """Errors `[draws, k]` of one image, the places of its draws, and of `scoring.control` the
+    products `[draws, k, NOISES]` and shrinkages."""
     places = quantiles(key, np.arange(draws))
     t = torch.from_numpy(Times(backbone.schedule, "uniform").at(places))
     eps = torch.from_numpy(np.stack([gaussian(key, d, SHAPE) for d in range(draws)])).double()
@@ -52,7 +56,9 @@ def errors_of(backbone, x_0, key, draws):
     cond = backbone.embed(backbone.classes)[torch.arange(k).repeat(draws)]
     eps_hat = backbone.forward(x_t.repeat_interleave(k, 0), t.repeat_interleave(k), cond).eps
     wrong = (eps_hat - eps.repeat_interleave(k, 0)).square().flatten(1).sum(1)
-    return wrong.view(draws, k).numpy(), places
+    products = eps_hat.flatten(1) @ eps[:NOISES].flatten(1).T
+    shrink = shrinkage(backbone.schedule.log_snr(t).numpy())
+    return wrong.view(draws, k).numpy(), places, products.view(draws, k, -1).numpy(), shrink
 
 
 def main() -> None:
@@ -61,16 +67,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--min-draws", type=int, default=4)
+    parser.add_argument("--variance", default="distance", choices=VARIANCES)
+    parser.add_argument("--no-control", action="store_true")
     options = parser.parse_args()
     for name, schedule in SCHEDULES.items():
         backbone, x = problem(schedule, options.images, options.seed)
         differ, spent = dict.fromkeys(DELTAS, 0), dict.fromkeys(DELTAS, 0)
         for i, x_0 in enumerate(x):
-            errors, places = errors_of(backbone, x_0, options.seed * 2**32 + i, options.draws)
+            key = options.seed * 2**32 + i
+            errors, places, products, shrink = errors_of(backbone, x_0, key, options.draws)
+            shrink = None if options.no_control else shrink
             dense = errors.mean(0).argmin()
             for delta in DELTAS:
-                rule = Rule(delta, max_draws=options.draws)
-                race = simulate(errors, places, rule)
+                rule = Rule(delta, options.min_draws, options.draws, variance=options.variance)
+                race = simulate(errors, places, rule, products, shrink)
                 differ[delta] += int(race.standing.leader != dense)
                 spent[delta] += int(race.draws.sum())
         for delta in DELTAS:

@@ -108,15 +108,18 @@ def replayed(
             f"--race takes a delta from {own.get('delta', 0):g} (the least that the run's draws "
             f"can answer for) to 0.5; got {delta:g}."
         )
+    variance = own.get("variance", "successive")
     settings = {
         "delta": delta,
         "min_draws": min(own.get("min_draws", 4), draws),
         "max_draws": draws,
         "boundary": own.get("boundary", "predictive"),
-        "variance": own.get("variance", "successive"),
+        # Products of predictions are not kept, without which there are neither distances nor control.
+        "variance": "successive" if variance == "distance" else variance,
+        "control": False,
         "block": own.get("block"),
     }
-    rule = Rule.blocked(**settings)
+    rule = Rule.blocked(**{k: v for k, v in settings.items() if k != "control"})
     order = np.argsort(np.argsort(t, axis=1), axis=1) / t.shape[1]  # of which the order counts
     found = [simulate(e[:, :, 0], p, rule) for e, p in zip(errors, order, strict=True)]
     facts = [

@@ -26,11 +26,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 
 from ..noise import quantiles
-from ..options import ANYTHING, NOTHING, number, one_of, option, whole
+from ..options import ANYTHING, FLAG, NOTHING, number, one_of, option, whole
 from ..scoring import racing
-from ..scoring.engine import Jobs, Outcome, Program, Subject
+from ..scoring.control import shrinkage
+from ..scoring.denoising import errors_and_products
+from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
 from ..scoring.rules import Rule
 from ..temperature import fitted_by_draws, temperatures_at
 from .common import Classes
@@ -70,11 +73,15 @@ class Race(ErrorMethod):
         min_draws: Draws before a class may leave.
         max_draws: Draws at which a race ends.
         boundary: `predictive`, or the more cautious `mixture`, see `diffzero.scoring.rules`.
-        variance: Of a difference over draws: `successive`, which leaves out how differences change
-            with time, or `plain`, which counts it and is the safer where they are skewed.
+        control: Whether control variates take noise out of what is foretold of the draws to come,
+            see `diffzero.scoring.control`; of squared errors only.
+        variance: How the variance of a difference over draws is estimated: `distance`, from how
+            far apart the predictions of the two classes are, `successive`, from differences alone
+            without their trend in time, or `plain`, which counts the trend as noise and is the
+            safest where differences are skewed.
         block: Draws of a block with random times of its own; blocks are independent, races move
-            by whole ones, and the plain variance of their means counts. None for one sequence of
-            times, whose draws are those of `ELBO`.
+            by whole ones, and the plain variance of their means counts, without `control`. None
+            for one sequence of times, whose draws are those of `ELBO`.
         weights: See `ELBO`.
         loss: See `ELBO`.
         target: See `ELBO`.
@@ -98,10 +105,11 @@ class Race(ErrorMethod):
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     delta: float = option(0.05, number(1e-6, 0.5))
-    min_draws: int = option(4, whole(2, 1_024))
+    min_draws: int = option(2, whole(2, 1_024))
     max_draws: int = option(64, whole(2, 1_024))
     boundary: str = option("predictive", one_of("predictive", "mixture"))
-    variance: str = option("successive", one_of("successive", "plain"))
+    control: bool = option(True, FLAG)
+    variance: str = option("distance", one_of("distance", "successive", "plain"))
     block: int | None = option(None, whole(2, 512) | NOTHING)
 
     def count_evals(self, n_labels: int) -> int:
@@ -115,9 +123,12 @@ class Race(ErrorMethod):
 
     def _check_options(self) -> None:
         super()._check_options()
+        squared = self.loss == "l2"  # of which alone `scoring.control` knows
+        variance = self.variance if squared or self.variance == "plain" else "successive"
+        self._controls = self.control and squared and self.block is None
         self._rule = Rule.blocked(
             delta=self.delta, min_draws=self.min_draws, max_draws=self.max_draws,
-            boundary=self.boundary, variance=self.variance, block=self.block,
+            boundary=self.boundary, variance=variance, block=self.block,
         )  # fmt: skip
         self._fitted = fitted_by_draws(self.backbone_.temperatures, "elbo", self.settings())
 
@@ -150,21 +161,33 @@ class Race(ErrorMethod):
         whole, own = self._at(self.max_draws), self._at(draws)
         return 1.0 if whole is None or own is None else whole / own
 
+    def _evaluate(self, batch: Batch, classes: Classes) -> Results:
+        if not self._asks_products():
+            return super()._evaluate(batch, classes)
+        said = errors_and_products(self.model_, batch, classes.of(batch), self.target)
+        return Results(said, self.model_.denoiser.cost)
+
+    def _asks_products(self) -> bool:
+        return self._controls or self._rule.variance == "distance"
+
     def _program(self, subject: Subject, classes: Classes, image: int) -> Program:
-        rows = classes.rows[image]
-        race, tell = racing.Race(len(rows), self._rule), getattr(self, "_tell", None)
-        cube = np.full((self._rule.max_draws, len(rows), 1), np.nan)
+        rows, tell = classes.rows[image], getattr(self, "_tell", None)
+        race = racing.Race(len(rows), self._rule, self._controls)
+        weights = np.ones(0)
         while (now := race.standing).reason == "running":
             first = int(race.draws.max())
             draws = np.arange(first, first + now.next_draws)
             place = self.places_of(subject.key, draws)
             t = self.times_.at(place)
-            errors = yield Jobs.dense(rows[now.alive], draws, t)
-            errors = errors.reshape(len(draws), -1)
-            if not np.isfinite(errors).all():  # no evidence for or against anything
-                return Outcome(np.full(len(rows), np.nan), extra=cube)
-            cube[draws[:, None], now.alive, 0] = errors
-            race.update(errors * self.times_.weight(t)[:, None], place)
+            said = yield Jobs.dense(rows[now.alive], draws, t)
+            if not np.isfinite(said).all():  # no evidence for or against anything
+                nothing = np.full((self._rule.max_draws, len(rows), 1), np.nan)
+                return Outcome(np.full(len(rows), np.nan), extra=nothing)
+            w = self.times_.weight(t)
+            said = said.reshape(len(draws), len(now.alive), -1) * w[:, None, None]
+            weights = np.append(weights, w)
+            products = said[..., 1:] if self._asks_products() else None
+            race.update(said[..., 0], place, products, shrinkage(self._log_snr(t)))
             if tell is not None:
                 scale = self.scale(int(race.draws.max()))
                 tell(image, Look(race.draws.copy(), race.standing.alive, race.logits() * scale))
@@ -175,5 +198,8 @@ class Race(ErrorMethod):
             "draws": race.draws.tolist(),
             "label_set": [names[c] for c in race.label_set()],
         }
-        drawn = cube[: int(race.draws.max())]
-        return Outcome(logits, {"draws": race.draws.astype(float)}, facts, extra=drawn)
+        compared = (race.errors / weights[:, None])[..., None]
+        return Outcome(logits, {"draws": race.draws.astype(float)}, facts, extra=compared)
+
+    def _log_snr(self, t: np.ndarray) -> np.ndarray:
+        return self.backbone_.schedule.log_snr(torch.from_numpy(t)).numpy()

@@ -12,6 +12,7 @@ from ..models.backbone import Backbone
 from ..models.conditioner import Condition
 from ..models.denoiser import Prediction, Target, as_column
 from ..noise import gaussian
+from .control import NOISES
 from .engine import Batch
 
 Loss = Literal["l2", "l1"]
@@ -79,6 +80,47 @@ def denoising_errors(
     x_t, t, eps = noised(model, x_0, batch.t, batch.keys, batch.draw)
     prediction = model.forward(x_t, t, cond)
     return distance(*pair_of(model, prediction, target, x_0, eps, t), loss).cpu().numpy()
+
+
+@torch.inference_mode()
+def errors_and_products(
+    model: Backbone, batch: Batch, cond: Condition, target: Target = "eps"
+) -> np.ndarray:
+    """Squared errors of every row, and what `control` needs of the network's answers.
+
+    Args:
+        model: As for `denoising_errors`.
+        batch: As for `denoising_errors`.
+        cond: As for `denoising_errors`.
+        target: As for `denoising_errors`.
+
+    Returns:
+        float64 `[n, 1 + NOISES]`: the error, and the products of the predicted noise with the
+        noise of each of the image's first draws, times what makes an error of eps one of the
+        target.
+    """
+    x_t, t, eps = noised(model, batch.x_0, batch.t, batch.keys, batch.draw)
+    prediction = model.forward(x_t, t, cond)
+    found = torch.empty(len(batch), 1 + NOISES, dtype=torch.float64, device=x_t.device)
+    found[:, 0] = distance(*pair_of(model, prediction, target, batch.x_0, eps, t))
+    said = prediction.eps.flatten(1).double()
+    for number, subject in enumerate(batch.subjects):
+        if "noises" not in subject.memo:
+            noises = [gaussian(subject.key, draw, model.shape) for draw in range(NOISES)]
+            subject.memo["noises"] = torch.from_numpy(np.stack(noises)).flatten(1).to(said.device)
+        rows = batch.on_device(np.flatnonzero(batch.subject == number))
+        found[rows, 1:] = said[rows] @ subject.memo["noises"].double().T
+    found[:, 1:] *= ratio_of_errors(model, target, t)[:, None]
+    return found.cpu().numpy()
+
+
+def ratio_of_errors(model: Backbone, target: Target, t: Tensor) -> Tensor:
+    """What a squared error of eps is multiplied by to be one of the target, float64 `[n]`:
+    `x - x_hat = -(sigma / alpha) (eps - eps_hat)`, and `v = alpha eps - sigma x`."""
+    alpha, sigma = model.scales(t)
+    if target == "eps":
+        return torch.ones_like(alpha)
+    return (sigma / alpha) ** 2 if target == "x" else ((alpha**2 + sigma**2) / alpha) ** 2
 
 
 def pair_of(

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import stdtr
 
 
-def effective_draws(n: int, total: float) -> float:
+def effective_draws(n: int, total: float, share: float = 1.0) -> float:
     """Draws `n` are worth `u = n / (1 - n / N)` where only the mean of N of them is asked for.
 
     Given the mean M of all N draws, `S_n - n M` is a bridge with variance
@@ -31,15 +31,26 @@ def effective_draws(n: int, total: float) -> float:
     transformation of the bridge). Every boundary for independent draws therefore holds for the
     unknown M when n is replaced by u. At n = N nothing is unknown and u is infinite.
 
+    Where control variates foretell the mean of the N - n draws to come with a share of the
+    variance of n plain draws, while those draws will be plain themselves,
+
+        1 / u = (1 - n / N)^2 / n + (1 - n / N) / (N share),
+
+    in units of the smaller variance.
+
     Args:
         n: Draws so far.
         total: N, infinite where the mean of infinitely many draws is asked for.
+        share: Of a draw's variance that control variates leave; 1 without them.
 
     References:
         Waudby-Smith and Ramdas, Confidence sequences for sampling without replacement, 2020
         (the same question for bounded numbers). https://arxiv.org/abs/2006.04347
     """
-    return np.inf if n >= total else n / (1 - n / total)
+    if n >= total:
+        return np.inf
+    left = 1 - n / total
+    return 1 / (left**2 / n + left / (total * share))
 
 
 def student_evidence(

@@ -7,8 +7,8 @@ of an image share their draws, so that classes a and b are compared by paired di
 
 which vary far less than the errors do. In a race every class that is still in it sees every draw,
 and class b leaves once the leader a (the class of the least mean so far) has enough evidence that
-the mean of D is positive. `rules` says what is enough, `evidence` how it is weighed, and `spread`
-how much differences vary.
+the mean of D is positive. `rules` says what is enough, `evidence` how it is weighed, `spread` how
+much differences vary, and `control` how some of that is taken out.
 
 References:
     Even-Dar et al., Action elimination and stopping conditions, 2006 (the elimination scheme).
@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
+from .control import NOISES, adjusted, centred, squared_distances
 from .rules import Rule, Target
 from .spread import grouped
 
@@ -51,6 +52,9 @@ class Race:
     Args:
         k: Classes, at least 2.
         rule: See `Rule`.
+        control: Whether draws to come are foretold by `control.adjusted` errors. Those so far
+            count as they are, so that the answer of `max_draws` draws stays that of plain errors;
+            updates must then bring products.
 
     Attributes:
         draws: Draws that each class has seen, int64 `[k]`; their sum is the evaluations.
@@ -60,24 +64,37 @@ class Race:
         InputError: fewer than two classes.
     """
 
-    def __init__(self, k: int, rule: Rule) -> None:
+    def __init__(self, k: int, rule: Rule, control: bool = False) -> None:
         if k < 2:
             raise InputError(f"A race needs at least two classes; got {k}.")
-        self.rule = rule
+        self.rule, self.control = rule, control
         self.draws = np.zeros(k, dtype=np.int64)
         self.standing = Standing(np.arange(k), -1, "running", rule.min_draws)
-        self._errors = np.full((rule.max_draws, k), np.nan)
-        self._places = np.zeros(rule.max_draws)
-        self._looks: list[tuple[int, int, np.ndarray]] = []  # draws, leader, rivals
+        self._raw = np.full((rule.max_draws, k), np.nan)
+        self._adjusted = np.full((rule.max_draws, k), np.nan) if control else self._raw
+        self._places, self._shrink = np.zeros((2, rule.max_draws))
+        self._products: np.ndarray | None = None
+        if control or rule.variance == "distance":
+            self._products = np.full((rule.max_draws, k, NOISES), np.nan)
+        self._against = np.full(k, -np.inf)
         self._drawn, self._spent = 0, 0.0
 
-    def update(self, errors: np.ndarray, places: np.ndarray) -> Standing:
+    def update(
+        self,
+        errors: np.ndarray,
+        places: np.ndarray,
+        products: np.ndarray | None = None,
+        shrink: np.ndarray | None = None,
+    ) -> Standing:
         """Take further draws of all classes in the race, and look once.
 
         Args:
             errors: Weighted errors `[n, k alive]`, columns in the order of `standing.alive`.
             places: Place in [0, 1) of each draw, see `noise.quantiles`; members of a group next
                 to each other.
+            products: See `control`, in the units of the errors, `[n, k alive, NOISES]`; needed by
+                `control` and by the variance `distance`.
+            shrink: `control.shrinkage` of each draw, needed by `control`.
 
         Raises:
             InputError: the race is over, or draws that do not fit.
@@ -93,10 +110,21 @@ class Race:
         if self._drawn + n > self.rule.max_draws:
             raise InputError(f"{self._drawn + n} draws exceed max_draws = {self.rule.max_draws}.")
         rows = slice(self._drawn, self._drawn + n)
-        self._errors[rows, alive] = errors
+        self._raw[rows, alive] = errors
         self._places[rows] = places
+        if self._products is not None:
+            if products is None or (self.control and shrink is None):
+                raise InputError("This race needs products of predictions, and shrinkages.")
+            self._products[rows, alive] = centred(products)
+            self._shrink[rows] = 0 if shrink is None else shrink
         self._drawn += n
         self.draws[alive] = self._drawn
+        if self.control and self._products is not None:
+            past = slice(0, self._drawn)
+            self._adjusted[past, alive] = adjusted(
+                self._raw[past, alive], self._products[past, alive], self._places[past],
+                self._shrink[past],
+            )  # fmt: skip
         self.standing = self._look(alive)
         return self.standing
 
@@ -116,7 +144,7 @@ class Race:
         alive = np.setdiff1d(self.standing.alive, classes)
         if not len(alive):
             alive = np.array([self.standing.leader])
-        means = self._errors[: self._drawn, alive].mean(0)
+        means = self.errors[:, alive].mean(0)
         leader, over = int(alive[means.argmin()]), len(alive) == 1
         reason: Reason = "decided" if over else "running"
         self.standing = Standing(alive, leader, reason, 0 if over else self.rule.group)
@@ -124,11 +152,12 @@ class Race:
 
     def _look(self, alive: np.ndarray) -> Standing:
         rule = self.rule
-        lead = int(self._errors[: self._drawn, alive].mean(0).argmin())
+        lead = int(self.errors[:, alive].mean(0).argmin())
         leader, rivals = int(alive[lead]), np.delete(alive, lead)
         if self._drawn >= rule.min_draws:
-            self._looks.append((self._drawn, leader, rivals))
-            evidence = self._evidence(self._drawn, leader, rivals, "dense")
+            limit = self._evidence(leader, rivals, "limit")
+            self._against[rivals] = np.maximum(self._against[rivals], limit)
+            evidence = self._evidence(leader, rivals, "dense")
             leaving = rule.leaving(evidence, len(self.draws), self._spent)
             self._spent += float(np.exp(-evidence[leaving]).sum())
             rivals = rivals[~leaving]
@@ -139,11 +168,20 @@ class Race:
             return Standing(alive, leader, "max_draws", 0)
         return Standing(alive, leader, "running", max(rule.group, rule.min_draws - self._drawn))
 
-    def _evidence(self, n: int, leader: int, rivals: np.ndarray, target: Target) -> np.ndarray:
-        """Evidence against each rival from the first n draws."""
-        group = self.rule.group
-        differences = self._errors[:n, rivals] - self._errors[:n, [leader]]
-        return self.rule.evidence(grouped(differences, group), self._places[:n:group], target)
+    def _evidence(self, leader: int, rivals: np.ndarray, target: Target) -> np.ndarray:
+        """Evidence against each rival from the draws so far."""
+        past, group, distances = slice(0, self._drawn), self.rule.group, None
+        raw, better = (
+            grouped(errors[past, rivals] - errors[past, [leader]], group)
+            for errors in (self._raw, self._adjusted)
+        )
+        if self._products is not None:
+            pair = self._products[past, np.append(rivals, leader)]
+            distances = squared_distances(pair, -1)[:, :-1]
+        return self.rule.evidence(
+            raw, self._places[: self._drawn : group], target, distances=distances,
+            adjusted=better if self.control else None,
+        )  # fmt: skip
 
     def label_set(self, delta: float | None = None) -> np.ndarray:
         """Classes that hold the limit's answer with probability 1 - delta.
@@ -154,12 +192,15 @@ class Race:
         Args:
             delta: The rule's own if None.
         """
-        against = np.full(len(self.draws), -np.inf)
-        for n, leader, rivals in self._looks:
-            evidence = self._evidence(n, leader, rivals, "limit")
-            against[rivals] = np.maximum(against[rivals], evidence)
         level = self.rule.delta if delta is None else delta
-        return np.flatnonzero(against < np.log((len(self.draws) - 1) / level))
+        return np.flatnonzero(self._against < np.log((len(self.draws) - 1) / level))
+
+    @property
+    def errors(self) -> np.ndarray:
+        """What the race compares, `[draws, k]`, NaN where a class had left: the draws so far, and
+        for those to come their `adjusted` mean."""
+        raw, better = self._raw[: self._drawn], self._adjusted[: self._drawn]
+        return raw + (1 - self._drawn / self.rule.max_draws) * (better - raw)
 
     def margins(self) -> np.ndarray:
         """Mean paired difference of each class to the leader over the draws they share, `[k]`.
@@ -172,10 +213,10 @@ class Race:
         """
         if not self._drawn:
             raise InputError("The race has no draws yet.")
-        drawn = self._errors[: self._drawn]
+        drawn = self.errors
         return np.nanmean(drawn - drawn[:, [self.standing.leader]], axis=0)
 
     def logits(self) -> np.ndarray:
         """Logits `[k]`: minus the leader's mean error, less each class's `margins`."""
-        leader = -self._errors[: self._drawn, self.standing.leader].mean()
+        leader = -self.errors[:, self.standing.leader].mean()
         return leader - self.margins()

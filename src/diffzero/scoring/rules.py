@@ -17,10 +17,16 @@ import numpy as np
 
 from ..errors import InputError
 from .evidence import effective_draws, predictive_evidence, student_evidence
-from .spread import sample_variance, shared_variance, successive_variance
+from .spread import (
+    distance_variance,
+    sample_variance,
+    shared_variance,
+    successive_variance,
+    variance_left,
+)
 
 Target = Literal["dense", "limit"]
-Variance = Literal["successive", "plain"]
+Variance = Literal["distance", "successive", "plain"]
 Boundary = Literal["mixture", "predictive"]
 
 
@@ -34,7 +40,7 @@ class Rule:
         max_draws: Draws at which the race ends.
         boundary: `predictive` errs with probability delta on average over images; `mixture` may be
             watched at any time whatever the mean.
-        variance: `successive` or `plain`: how that of a draw is estimated.
+        variance: `distance`, `successive` or `plain`: how that of a draw is estimated.
         group: Draws of which only the mean counts: blocks of nested draws that each have a shift
             of their own, whose means are independent.
         effect: Mean over standard deviation of a draw at which `mixture` is sharpest, rho.
@@ -70,7 +76,10 @@ class Rule:
             raise InputError(
                 f"effect must be positive and prior at least 0; got {self.effect}, {self.prior}."
             )
-        known = {"boundary": ("mixture", "predictive"), "variance": ("successive", "plain")}
+        known = {
+            "boundary": ("mixture", "predictive"),
+            "variance": ("distance", "successive", "plain"),
+        }
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise InputError(
@@ -123,7 +132,15 @@ class Rule:
             return np.exp(-evidence) <= (self.delta - spent) / len(evidence)
         return evidence >= np.log((k - 1) / self.delta)
 
-    def evidence(self, differences: np.ndarray, places: np.ndarray, target: Target) -> np.ndarray:
+    def evidence(
+        self,
+        differences: np.ndarray,
+        places: np.ndarray,
+        target: Target,
+        *,
+        distances: np.ndarray | None = None,
+        adjusted: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Evidence against each rival, `[k]`, from differences of group means to the leader.
 
         `predictive` says nothing about the limit; `mixture` stands in for it there.
@@ -132,15 +149,28 @@ class Rule:
             differences: `[n, k]`.
             places: Place in [0, 1) of each group's first draw, `[n]`.
             target: What the evidence is about.
+            distances: Squared, of the predictions of each draw, `[n, k]`; `distance` needs them.
+            adjusted: Differences that tell of the draws to come with less noise, see `control`.
+
+        Raises:
+            InputError: the variance `distance` without distances.
         """
         n = len(differences)
         total = self.max_draws // self.group if target == "dense" else np.inf
-        mean, u = differences.mean(0), effective_draws(n, total)
-        if self.variance == "plain":
-            variance, freedom = sample_variance(differences)
+        share = 1.0 if adjusted is None else variance_left(n)
+        best = differences if adjusted is None else adjusted
+        mean = (differences + (1 - n / total) * (best - differences)).mean(0)
+        u = effective_draws(n, total, share)
+        if self.variance == "distance":
+            if distances is None:
+                raise InputError("The variance `distance` needs distances of predictions.")
+            shared, nu = distance_variance(best, places, distances, self.prior, share)
         else:
-            variance, freedom = successive_variance(differences, places)
-        shared, nu = shared_variance(variance, freedom, self.prior)
+            if self.variance == "plain":
+                variance, freedom = sample_variance(best)
+            else:
+                variance, freedom = successive_variance(best, places)
+            shared, nu = shared_variance(variance, freedom, self.prior)
         if self.boundary == "predictive" and target == "dense":
             return predictive_evidence(mean, u, shared, nu)
         return student_evidence(mean, u, shared, nu, self.effect**2)

@@ -9,6 +9,11 @@ import numpy as np
 
 from ..errors import InputError
 
+# Of `distance_variance`, from images held out of the bundled models' training (docs/racing.md).
+KAPPA = 2.7
+TAKEN_OUT = 0.4  # share of the variance that `control.adjusted` takes out of many draws
+CERTAINTY = 64.0
+
 
 def sample_variance(differences: np.ndarray) -> tuple[np.ndarray, float]:
     """The usual variance of `[n, k]` over n, and its n - 1 degrees of freedom."""
@@ -67,6 +72,43 @@ def shared_variance(
     return (weight * mean + freedom * variance) / (weight + freedom), np.full(
         len(variance), weight + freedom
     )
+
+
+def distance_variance(
+    differences: np.ndarray,
+    places: np.ndarray,
+    distances: np.ndarray,
+    prior: float,
+    share: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The variance that goes with the distance between two classes' predictions.
+
+    `s^2 = kappa q`, q the mean over draws of the squared distance. kappa is 4 f^2 for Gaussian
+    classes (see `control`), and nearly the same for all rivals of an image: it is estimated from
+    all of them, beginning from `KAPPA` as if `CERTAINTY` draws had told it. So the first draws
+    already know how noisy a rival is, of which their own differences say little.
+
+    Args:
+        differences: `[n, k]`.
+        places: Place of each draw in [0, 1).
+        distances: Squared, of each draw's predictions, `[n, k]`.
+        prior: See `shared_variance`.
+        share: Of kappa that is expected to be left in these differences, see `variance_left`.
+
+    Returns:
+        Variances and degrees of freedom, `[k]` each.
+    """
+    q = distances.mean(0)
+    variance, freedom = successive_variance(differences, places)
+    ratio = np.divide(variance, q, out=np.zeros_like(q), where=q > 0)
+    pooled, nu = shared_variance(ratio, freedom, prior)
+    kappa = (CERTAINTY * KAPPA * share + nu * pooled) / (CERTAINTY + nu)
+    return q * kappa, CERTAINTY + nu
+
+
+def variance_left(n: int) -> float:
+    """Share of a difference's variance that `control.adjusted` is expected to leave."""
+    return 1 - TAKEN_OUT * max(0.0, 1 - 2 / n)
 
 
 def grouped(values: np.ndarray, size: int) -> np.ndarray:
