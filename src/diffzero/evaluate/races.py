@@ -114,12 +114,11 @@ def replayed(
         "min_draws": min(own.get("min_draws", 4), draws),
         "max_draws": draws,
         "boundary": own.get("boundary", "predictive"),
-        # Products of predictions are not kept, without which there are neither distances nor control.
+        # Distances of predictions are not kept.
         "variance": "successive" if variance == "distance" else variance,
-        "control": False,
         "block": own.get("block"),
     }
-    rule = Rule.blocked(**{k: v for k, v in settings.items() if k != "control"})
+    rule = Rule.blocked(**settings)
     order = np.argsort(np.argsort(t, axis=1), axis=1) / t.shape[1]  # of which the order counts
     found = [simulate(e[:, :, 0], p, rule) for e, p in zip(errors, order, strict=True)]
     facts = [
