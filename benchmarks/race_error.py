@@ -1,7 +1,7 @@
 """Does a race keep its delta? On the closed-form mixture, against dense draws, three schedules.
 
     python benchmarks/race_error.py [--images 2000] [--draws 512] [--seed 0] [--min-draws 4]
-        [--variance distance] [--no-control]
+        [--variance successive] [--control]
 
 Ten overlapping classes of two components, margins of all sizes. Every draw of every class
 is computed once, and races are replayed over them: the share of images on which a race's answer is
@@ -68,8 +68,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--min-draws", type=int, default=4)
-    parser.add_argument("--variance", default="distance", choices=VARIANCES)
-    parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--variance", default="successive", choices=VARIANCES)
+    parser.add_argument("--control", action="store_true")
     options = parser.parse_args()
     for name, schedule in SCHEDULES.items():
         backbone, x = problem(schedule, options.images, options.seed)
@@ -77,7 +77,7 @@ def main() -> None:
         for i, x_0 in enumerate(x):
             key = options.seed * 2**32 + i
             errors, places, products, shrink = errors_of(backbone, x_0, key, options.draws)
-            shrink = None if options.no_control else shrink
+            shrink = shrink if options.control else None
             dense = errors.mean(0).argmin()
             for delta in DELTAS:
                 rule = Rule(delta, options.min_draws, options.draws, variance=options.variance)

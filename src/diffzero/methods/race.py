@@ -187,7 +187,8 @@ class Race(ErrorMethod):
             said = said.reshape(len(draws), len(now.alive), -1) * w[:, None, None]
             weights = np.append(weights, w)
             products = said[..., 1:] if self._asks_products() else None
-            race.update(said[..., 0], place, products, shrinkage(self._log_snr(t)))
+            shrink = shrinkage(self._log_snr(t)) if self._controls else None
+            race.update(said[..., 0], place, products, shrink)
             if tell is not None:
                 scale = self.scale(int(race.draws.max()))
                 tell(image, Look(race.draws.copy(), race.standing.alive, race.logits() * scale))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 
-# Of `distance_variance`, from images held out of the bundled models' training (docs/racing.md).
+# Of `distance_variance`, fitted on 300 images held out of the training of `tiny-sd`.
 KAPPA = 2.7
 TAKEN_OUT = 0.4  # share of the variance that `control.adjusted` takes out of many draws
 CERTAINTY = 64.0
