@@ -4,54 +4,75 @@
         [--skip 0] [--held-out] [--plot race.png]
 
 Every draw of every class is computed once with `tiny-sd` and kept in FOLDER in parts, so that
-an interrupted run goes on and every rule is then replayed over the same errors. Stages of fixed
-length are those of the public diffusion classifier: all classes take 4 draws, the best 5 32 in
-all, the best of these is the answer. `--skip` leaves the first images out of the table.
-`--held-out` takes images held out of training, to choose rules on, instead of validation's.
+an interrupted run goes on and every rule is then replayed over the same errors. Races are replayed
+as they are by default, and from differences alone (`control=False, variance="successive"`), as
+`diffzero rescore --race` does. Stages of fixed length are those of the public diffusion
+classifier: all classes take 4 draws, the best 5 32 in all, the best of these is the answer.
+`--skip` leaves the first images out of the table. Fewer `--draws` than were kept take the first of
+them. `--held-out` takes images held out of training, to choose rules on, instead of validation's.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 import diffzero as dz
 from diffzero.data import held_out, load
 from diffzero.evaluate.metrics import expected_calibration_error, mcnemar, percent
 from diffzero.noise import image_key, quantiles
+from diffzero.scoring.control import shrinkage
+from diffzero.scoring.denoising import errors_and_products
+from diffzero.scoring.engine import Jobs, Outcome, Results
 from diffzero.scoring.replay import simulate
 from diffzero.scoring.rules import Rule
 from diffzero.temperature import fitted_by_draws, temperatures_at
 
 PART = 25  # images
+DIFFERENCES = {"control": False, "variance": "successive", "min_draws": 4}
+
+
+class Told(dz.ELBO):
+    """Dense draws, and what races ask of predictions beside their errors."""
+
+    def _evaluate(self, batch, classes):
+        said = errors_and_products(self.model_, batch, classes.of(batch))
+        return Results(said, self.model_.denoiser.cost)
+
+    def _program(self, subject, classes, image):
+        draws, rows = np.arange(self.draws), classes.rows[image]
+        said = yield Jobs.dense(rows, draws, self.times_of(subject.key, draws))
+        said = said.reshape(self.draws, len(rows), -1)
+        return Outcome(-said[..., 0].mean(0), extra=said)
 
 
 def kept_draws(options):
-    """Errors `[n, draws, k]`, places `[n, draws]`, labels `[n]`, and the card's temperatures."""
+    """Of every image errors `[n, draws, k]`, places `[n, draws]`, products `[n, draws, k, NOISES]`
+    and labels `[n]`; and the classifier."""
     split = "train" if options.held_out else "validation"
     data = load(f"fashion-mnist={options.data}", None, split)
     data = held_out(data)[1] if options.held_out else data
-    classifier = dz.ELBO("tiny-sd", draws=options.draws).fit([n[0] for n in data.names])
+    classifier = Told("tiny-sd", draws=options.draws).fit([n[0] for n in data.names])
     parts = []
     for start in range(0, options.limit, PART):
         path = options.keep / f"part-{start:04d}.npz"
         if not path.exists() and not options.kept_only:
             images = list(data.images[start : start + PART])
-            errors = np.stack(classifier.draw_errors(images))[..., 0]
+            said = np.stack(classifier.draw_errors(images))
             draws = np.arange(options.draws)
             places = np.stack([quantiles(image_key(0, i), draws) for i in images])
             whole = path.with_suffix(".writing.npz")
             labels = data.labels[start : start + PART]
-            np.savez(whole, errors=errors, places=places, labels=labels)
+            products = said[..., 1:].astype(np.float32)
+            np.savez(whole, errors=said[..., 0], products=products, places=places, labels=labels)
             whole.rename(path)
         if path.exists():
             parts.append(np.load(path))
-    columns = [np.concatenate([p[c] for p in parts]) for c in ("errors", "places", "labels")]
-    temperatures = classifier.backbone_.temperatures
-    return [c[options.skip :] for c in columns], fitted_by_draws(
-        temperatures, "elbo", classifier.settings()
-    )
+    names = ("errors", "places", "products", "labels")
+    *drawn, labels = (np.concatenate([p[c] for p in parts])[options.skip :] for c in names)
+    return [*(c[:, : options.draws] for c in drawn), labels], classifier
 
 
 def dense(errors, n):
@@ -71,9 +92,15 @@ def stages(errors, first, keep, last):
     return logits, np.full(len(errors), spent)
 
 
-def races(errors, places, **rule):
+def races(kept, classifier, *, delta, max_draws, control, variance, min_draws):
     """Logits of races, their evaluations, and the draws of each leader."""
-    found = [simulate(e, p, Rule(**rule)) for e, p in zip(errors, places, strict=True)]
+    rule = Rule(delta, min_draws, max_draws, variance=variance)
+    found = []
+    for errors, places, products in zip(*kept, strict=True):
+        log_snr = classifier.backbone_.schedule.log_snr
+        t = torch.from_numpy(classifier.times_.at(places))
+        shrink = shrinkage(log_snr(t).numpy()) if control else None
+        found.append(simulate(errors, places, rule, products.astype(float), shrink))
     logits = np.stack([race.logits() for race in found])
     spent = np.array([race.draws.sum() for race in found])
     return logits, spent, np.array([race.draws.max() for race in found])
@@ -117,7 +144,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     options.keep.mkdir(parents=True, exist_ok=True)
-    (errors, places, labels), fitted = kept_draws(options)
+    (errors, places, products, labels), classifier = kept_draws(options)
+    temperatures, settings = classifier.backbone_.temperatures, classifier.settings()
+    fitted = fitted_by_draws(temperatures, "elbo", settings)
     n, top = len(labels), options.draws
     wanted = dense(errors, top)[0].argmax(1)
     points: dict[str, list[tuple[float, float]]] = {}
@@ -146,8 +175,12 @@ def main() -> None:
         line("dense", f"dense {draws}", *dense(errors, draws), np.full(n, draws))
     for first, keep, last in sorted({(4, 5, min(32, top)), (4, 5, top)}):
         line("fixed stages", f"{first}, keep {keep}, {last}", *stages(errors, first, keep, last))
-    for delta in (0.3, 0.2, 0.1, 0.05, 0.01):
-        line("race", f"race {delta}", *races(errors, places, delta=delta, max_draws=top))
+    own = {name: getattr(dz.Race(), name) for name in DIFFERENCES}
+    for kind, options_of in (("race", own), ("race, differences alone", DIFFERENCES)):
+        for delta in (0.3, 0.2, 0.1, 0.05, 0.01):
+            settings = {"delta": delta, "max_draws": top} | options_of
+            found = races((errors, places, products), classifier, **settings)
+            line(kind, f"{kind} {delta}", *found)
     if options.plot:
         plot(points, options.plot)
 

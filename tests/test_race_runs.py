@@ -17,6 +17,7 @@ from test_cli import run
 from test_evaluate import command, read_lines, same_records
 
 RACE = ("--method", "race", "--set", "max_draws=8", "--set", "delta=0.1")
+DIFFERENCES = ("--set", "control=false", "--set", "variance=successive", "--set", "min_draws=4")
 DATA = ("--data", "digits", "--limit", 16, "--model", "digits-ddpm")
 
 
@@ -78,7 +79,10 @@ def test_two_workers_give_the_records_of_one(raced, tmp_path):
     assert np.allclose(errors[:, : one.errors.shape[1]], one.errors, rtol=1e-5, equal_nan=True)
 
 
-def test_kept_draws_of_a_race_rescore_to_its_own_answer(raced):
+@pytest.mark.parametrize("options", [(), DIFFERENCES], ids=["default", "differences"])
+def test_kept_draws_of_a_race_rescore_to_its_own_answer(raced, tmp_path, options):
+    if options:
+        raced = evaluated(tmp_path, *RACE, *options, "--keep-draws")
     found = read_scored(raced)
     assert np.isnan(found.matrix.errors).any()  # classes left
     result, own = rescore(found), read_run(raced).records
@@ -87,8 +91,10 @@ def test_kept_draws_of_a_race_rescore_to_its_own_answer(raced):
     assert np.allclose(result.proba, own.proba[rows], atol=1e-4)
     assert (result.evals == own.evals[rows]).all()
     again = rescore(found, race=0.1)
-    assert np.allclose(again.logits, own.logits[rows], rtol=1e-5)
-    assert (again.evals == own.evals[rows]).all()
+    if options:  # predictions are not kept, without which other races are others
+        assert np.allclose(again.logits, own.logits[rows], rtol=1e-5)
+        assert (again.evals == own.evals[rows]).all()
+    assert not again.race.settings["control"]
     last = accuracy_curve(found)[-1]
     assert last["accuracy"] == (own.logits.argmax(1) == own.labels).mean()
     assert last["evaluations"] == round(own.evals.mean())
@@ -98,7 +104,7 @@ def test_kept_draws_of_a_race_rescore_to_its_own_answer(raced):
 def test_dense_draws_rescore_to_the_race_that_would_have_been(dense, tmp_path, delta, draws):
     result = rescore(read_scored(dense), race=delta, draws=draws)
     options = ("--method", "race", "--set", f"delta={delta}", "--set", f"max_draws={draws or 8}")
-    fresh = read_run(evaluated(tmp_path, *options))
+    fresh = read_run(evaluated(tmp_path, *options, *DIFFERENCES))
     rows = [list(fresh.records.ids).index(name) for name in result.scored.matrix.ids]
     assert np.allclose(result.logits, fresh.records.logits[rows], rtol=1e-5)
     assert np.allclose(result.proba, fresh.records.proba[rows], atol=1e-4)

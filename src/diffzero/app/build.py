@@ -199,14 +199,18 @@ def expand(paths: list[str]) -> list[str]:
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
-    """`name=value` pairs; values are Python literals where they parse as one, else strings."""
+    """`name=value` pairs; values are Python literals where they parse as one, else strings.
+
+    `true`, `false` and `null` count as Python's own, in small letters or large.
+    """
+    spelled = {"true": "True", "false": "False", "null": "None"}
     options: dict[str, Any] = {}
     for setting in settings or []:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise InputError(f"--set takes name=value; got {short(setting)}.")
         try:
-            options[name.replace("-", "_")] = ast.literal_eval(value)
+            options[name.replace("-", "_")] = ast.literal_eval(spelled.get(value.lower(), value))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             options[name.replace("-", "_")] = value
     return options

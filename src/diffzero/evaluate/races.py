@@ -85,7 +85,9 @@ def replayed(
 ) -> Replayed:
     """Race every image of a run over its kept errors.
 
-    A class whose kept draws end leaves there, since the race that kept them had let it go.
+    Predictions are not kept, so that these races know differences of errors alone: `control` is
+    off, and the variance `successive` stands for `distance`. A class whose kept draws end leaves
+    there, since the race that kept them had let it go.
 
     Args:
         errors: Weighted, float64 `[n, draws, k, m]`.
@@ -114,11 +116,11 @@ def replayed(
         "min_draws": min(own.get("min_draws", 4), draws),
         "max_draws": draws,
         "boundary": own.get("boundary", "predictive"),
-        # Distances of predictions are not kept.
         "variance": "successive" if variance == "distance" else variance,
         "block": own.get("block"),
     }
     rule = Rule.blocked(**settings)
+    settings["control"] = False
     order = np.argsort(np.argsort(t, axis=1), axis=1) / t.shape[1]  # of which the order counts
     found = [simulate(e[:, :, 0], p, rule) for e, p in zip(errors, order, strict=True)]
     facts = [

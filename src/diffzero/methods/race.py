@@ -105,11 +105,11 @@ class Race(ErrorMethod):
 
     backbone: Any = option("tiny-sd", ANYTHING, positional=True)
     delta: float = option(0.05, number(1e-6, 0.5))
-    min_draws: int = option(4, whole(2, 1_024))
+    min_draws: int = option(2, whole(2, 1_024))
     max_draws: int = option(64, whole(2, 1_024))
     boundary: str = option("predictive", one_of("predictive", "mixture"))
-    control: bool = option(False, FLAG)
-    variance: str = option("successive", one_of("distance", "successive", "plain"))
+    control: bool = option(True, FLAG)
+    variance: str = option("distance", one_of("distance", "successive", "plain"))
     block: int | None = option(None, whole(2, 512) | NOTHING)
 
     def count_evals(self, n_labels: int) -> int:

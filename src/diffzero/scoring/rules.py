@@ -62,6 +62,8 @@ class Rule:
     def __post_init__(self) -> None:
         if not 0 < self.delta < 1:
             raise InputError(f"delta must lie in (0, 1); got {self.delta}.")
+        if self.variance == "distance" and self.group > 1:
+            raise InputError(f"Distances are of single draws; got group = {self.group}.")
         if self.group < 1 or self.min_draws % self.group or self.max_draws % self.group:
             raise InputError(
                 f"min_draws and max_draws must be multiples of group = {self.group}; got "
