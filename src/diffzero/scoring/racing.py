@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import InputError
 from .control import NOISES, adjusted, centred, squared_distances
-from .rules import Rule, Target
+from .rules import Rule
 from .spread import grouped
 
 Reason = Literal["running", "decided", "max_draws"]
@@ -75,7 +75,7 @@ class Race:
         self._places, self._shrink = np.zeros((2, rule.max_draws))
         self._products: np.ndarray | None = None
         if control or rule.variance == "distance":
-            self._products = np.full((rule.max_draws, k, NOISES), np.nan)
+            self._products = np.empty((rule.max_draws, k, NOISES))  # as large as what is written
         self._against = np.full(k, -np.inf)
         self._drawn, self._spent = 0, 0.0
 
@@ -155,9 +155,8 @@ class Race:
         lead = int(self.errors[:, alive].mean(0).argmin())
         leader, rivals = int(alive[lead]), np.delete(alive, lead)
         if self._drawn >= rule.min_draws:
-            limit = self._evidence(leader, rivals, "limit")
+            limit, evidence = self._evidence(leader, rivals)
             self._against[rivals] = np.maximum(self._against[rivals], limit)
-            evidence = self._evidence(leader, rivals, "dense")
             leaving = rule.leaving(evidence, len(self.draws), self._spent)
             self._spent += float(np.exp(-evidence[leaving]).sum())
             rivals = rivals[~leaving]
@@ -168,8 +167,9 @@ class Race:
             return Standing(alive, leader, "max_draws", 0)
         return Standing(alive, leader, "running", max(rule.group, rule.min_draws - self._drawn))
 
-    def _evidence(self, leader: int, rivals: np.ndarray, target: Target) -> np.ndarray:
-        """Evidence against each rival from the draws so far."""
+    def _evidence(self, leader: int, rivals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evidence against each rival from the draws so far: about infinitely many draws, and
+        about all draws of the race."""
         past, group, distances = slice(0, self._drawn), self.rule.group, None
         raw, better = (
             grouped(errors[past, rivals] - errors[past, [leader]], group)
@@ -178,10 +178,12 @@ class Race:
         if self._products is not None:
             pair = self._products[past, np.append(rivals, leader)]
             distances = squared_distances(pair, -1)[:, :-1]
-        return self.rule.evidence(
-            raw, self._places[: self._drawn : group], target, distances=distances,
-            adjusted=better if self.control else None,
-        )  # fmt: skip
+        places, foretold = self._places[: self._drawn : group], better if self.control else None
+        limit, dense = (
+            self.rule.evidence(raw, places, target, distances=distances, adjusted=foretold)
+            for target in ("limit", "dense")
+        )
+        return limit, dense
 
     def label_set(self, delta: float | None = None) -> np.ndarray:
         """Classes that hold the limit's answer with probability 1 - delta.
