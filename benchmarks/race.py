@@ -123,7 +123,7 @@ def plot(points, path):
     for kind, found in points.items():
         cost, accuracy = zip(*sorted(found), strict=True)
         axis.plot(cost, accuracy, "o-", label=kind)
-    axis.set(xscale="log", xlabel="evaluations an image", ylabel="accuracy, %")
+    axis.set(xscale="log", xlabel="evaluations per image", ylabel="accuracy, %")
     axis.minorticks_off()
     ticks = [20, 40, 80, 160, 320, 640]
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
