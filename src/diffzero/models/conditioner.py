@@ -290,26 +290,35 @@ class TextStream:
 
 
 class Text(Conditioner):
-    """Text of one stream: the network attends to the encoder's hidden states.
+    """Text of one encoder or several: a subclass says what the network is given of them.
 
-    What attention maps and inversion need beside the rest is here; conditioners of several
-    streams extend it.
+    Each encoder has its own tokenizer, padding and window. Attention maps and learned words deal
+    in the tokens of the first one. Encoders that share its vocabulary read the same tokens, and a
+    learned word has a vector for each, side by side. An encoder of another vocabulary reads the
+    words that those tokens spell, and where a word is learned, the prompt without it.
 
     Args:
-        stream: The text encoder that is attended to first.
-        dtype: Of the network that reads the states.
-        device: Of that network; the encoder's own if None.
+        streams: The encoders; the network attends to the states of the first.
+        reader: The denoiser, in whose precision and place conditions are given.
 
     Attributes:
         streams: All of them; empty when the encoders were released.
+        stream: The first.
+        alike: Those that share its vocabulary.
+
+    Raises:
+        InputError: a CLIP encoder and a tokenizer that mean different ends of a prompt.
     """
 
-    def __init__(
-        self, stream: TextStream, dtype: torch.dtype, device: torch.device | None = None
-    ) -> None:
-        self.stream, self.streams = stream, [stream]
-        self.dtype, self.device = dtype, device
-        self.first_token, self.room = stream.first_token, stream.room
+    def __init__(self, streams: Sequence[TextStream], reader: Any) -> None:
+        self.stream, self.streams = streams[0], list(streams)
+        self.dtype, self.device = reader.dtype, reader.device
+        self.first_token, self.room = self.stream.first_token, self.stream.room
+        own = self.stream.tokenizer.get_vocab()
+        self.alike = [s for s in streams if s.tokenizer.get_vocab() == own]
+        if len(streams) > 1:  # networks of several encoders read vectors of whole prompts, too
+            for stream in streams:
+                check_end(stream.tokenizer, stream.encoder.config)
 
     def embed(self, prompts: list[str]) -> Condition:
         """Conditions of whole prompts.
@@ -325,16 +334,21 @@ class Text(Conditioner):
         return {"text": found[0][0]}
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text by itself, without special tokens."""
+        """The first encoder's token ids of each text by itself, without special tokens."""
         return self.stream.pieces(texts)
 
     def fits(self, ids: list[int]) -> bool:
-        """Whether a prompt of these token ids, special ones apart, is not too long to be read."""
-        return len(ids) <= self.room
+        """Whether a prompt of these token ids, special ones apart, is not too long to be read;
+        encoders of another vocabulary may need more tokens for the words."""
+        others = [stream for stream in self.streams if stream not in self.alike]
+        return len(ids) <= self.room and all(
+            len(stream.pieces([self._spelled(ids)])[0]) <= stream.room for stream in others
+        )
 
     def token_vectors(self, ids: list[int]) -> Tensor:
-        """Input embeddings of token ids, `[n, d]`."""
-        return self.stream.vectors(ids)
+        """Input embeddings of token ids, `[n, d]`: those of all encoders that share the first
+        one's vocabulary, side by side."""
+        return torch.cat([stream.vectors(ids) for stream in self.alike], 1)
 
     def embed_tokens(
         self,
@@ -342,8 +356,25 @@ class Text(Conditioner):
         vectors: Tensor | None = None,
         places: list[int] | None = None,
     ) -> Condition:
-        """Conditions of prompts given as token ids, see `TextStream.embed`."""
-        return self._condition([self.stream.embed(rows, vectors, places)])
+        """Conditions of prompts given as the first encoder's token ids, see `TextStream.embed`."""
+        parts: list[Any] = [None] * len(self.alike)
+        known = rows
+        if vectors is not None and places is not None:
+            widths = [stream.vectors([0]).shape[1] for stream in self.alike]
+            parts = list(vectors.split(widths, dim=1))
+            known = [[*r[:p], *r[p + 1 :]] for r, p in zip(rows, places, strict=True)]
+        found = []
+        for stream in self.streams:
+            if stream in self.alike:
+                found.append(stream.embed(rows, parts[self.alike.index(stream)], places))
+            else:
+                found.append(stream.embed(stream.pieces([self._spelled(ids) for ids in known])))
+        return self._condition(found)
+
+    def _spelled(self, ids: list[int]) -> str:
+        """The words of the first encoder's token ids."""
+        text = self.stream.tokenizer.decode(ids)
+        return text.replace("</w>", " ").strip()  # CLIP's ends of words, if nothing decodes them
 
     def _condition(self, found: list[Encoded]) -> Condition:
         return Condition(self.join([tuple(self._here(t) for t in one) for one in found]))  # type: ignore[misc]
@@ -352,16 +383,16 @@ class Text(Conditioner):
         """States in the network's precision, masks in whole numbers, both where it is."""
         if tensor is None:
             return None
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device or tensor.device, dtype)
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def text_states(self, cond: Condition) -> Tensor:
         """The text encoder's hidden states within a condition, `[n, window, d]`."""
         return cond.tensors["text"]
 
     def signature(self, prompts: list[str]) -> list[Any]:
-        """Token ids."""
-        return [tuple(ids) for ids in self.pieces(prompts)]
+        """Token ids of every encoder."""
+        each = [[tuple(ids) for ids in stream.pieces(prompts)] for stream in self.streams]
+        return list(zip(*each, strict=True))
 
 
 def check_fits(prompt: str, ids: list[int], room: int) -> None:

@@ -54,7 +54,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     return Backbone(
         card.name,
         Pixels(3, unet.config.sample_size),
-        Text(stream, denoiser.dtype, denoiser.device),
+        Text([stream], denoiser),
         denoiser,
         attention=cross_attention_modules(unet),
     )

@@ -23,16 +23,15 @@ from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents
-from .conditioner import Condition, Encoded, TextStream
+from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .texts import Texts
 
 WINDOWS = {True: 512, False: 256}  # tokens of T5: of [dev], which embeds guidance, and [schnell]
 SIDE = 128  # of x_0 where the card says no resolution: 1024 pixels
 
 
-class FluxText(Texts):
+class FluxText(Text):
     """T5, and CLIP's vector. Attention maps and learned words are T5's."""
 
     def join(self, found: list[Encoded]) -> dict[str, Tensor]:
@@ -100,7 +99,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     return Backbone(
         card.name,
         Latents(vae, SIDE),
-        FluxText(streams, denoiser.dtype, denoiser.device),
+        FluxText(streams, denoiser),
         denoiser,
         attention=cross_attention_modules(network),
         halvings=1,

@@ -89,7 +89,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     codec = Latents(vae, network.config.sample_size)
     denoiser = PixArtTransformer(network, parts["scheduler"], card.prediction)
     denoiser.factor = codec.factor
-    text = PixArtText(stream, denoiser.dtype, denoiser.device)
+    text = PixArtText([stream], denoiser)
     maps = cross_attention_modules(network)
     return Backbone(card.name, codec, text, denoiser, attention=maps, halvings=1)
 

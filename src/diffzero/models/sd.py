@@ -49,7 +49,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     return Backbone(
         card.name,
         codec,
-        Text(stream, denoiser.dtype, denoiser.device),
+        Text([stream], denoiser),
         denoiser,
         attention=cross_attention_modules(unet),
         halvings=len(config.block_out_channels) - 1,

@@ -20,15 +20,14 @@ from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents, check_channels
-from .conditioner import Condition, Encoded, TextStream
+from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .texts import Texts
 
 WINDOW = 256  # of T5, as the pipeline has it
 
 
-class SD3Text(Texts):
+class SD3Text(Text):
     """Two CLIP encoders and, if it is there, T5. Learned words are CLIP's alone."""
 
     width, window = 4096, WINDOW  # of T5's states, and so of the network's text
@@ -84,7 +83,7 @@ def build(parts: Parts, card: Card) -> Backbone:
             "trained with."
         )
     denoiser = SD3Transformer(network)
-    text = SD3Text(streams, denoiser.dtype, denoiser.device)
+    text = SD3Text(streams, denoiser)
     text.width, text.window = config.joint_attention_dim, window
     side = min(config.sample_size, most := config.pos_embed_max_size * config.patch_size)
     codec = Latents(vae, side, most)

@@ -20,13 +20,12 @@ from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents, check_channels
-from .conditioner import Condition, Encoded, TextStream
+from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import UNet
 from .family import Family, Parts
-from .texts import Texts
 
 
-class XLText(Texts):
+class XLText(Text):
     """Two CLIP encoders. With `zeros` the empty prompt is zeros, not what they make of it."""
 
     zeros = True
@@ -75,7 +74,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     check_conditions(unet.config, second.encoder.config.projection_dim)
     denoiser = XLUNet(unet, parts["scheduler"], card.prediction)
     denoiser.factor = (codec := Latents(vae, unet.config.sample_size)).factor
-    text = XLText([first, second], denoiser.dtype, denoiser.device)
+    text = XLText([first, second], denoiser)
     text.zeros = bool(pipeline.get("force_zeros_for_empty_prompt", True))
     model = Backbone(card.name, codec, text, denoiser, attention=cross_attention_modules(unet))
     model.halvings = len(unet.config.block_out_channels) - 1
