@@ -274,19 +274,16 @@ class TextStream:
         Raises:
             InputError: a row of more than `room` ids.
         """
-        tokens = self.tokenizer
-        head = [tokens.bos_token_id] if self.start else []
-        ids = torch.full((len(rows), self.window), tokens.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for line, on, row in zip(ids, mask, rows, strict=True):
+        for row in rows:
             if len(row) > self.room:
                 raise InputError(
                     f"A prompt of {len(row)} tokens does not fit the text encoder's {self.room}. "
                     "Use shorter or fewer words."
                 )
-            whole = torch.tensor([*head, *row, tokens.eos_token_id])
-            line[: len(whole)], on[: len(whole)] = whole, 1
-        return ids, mask
+        tokens = self.tokenizer
+        head = [tokens.bos_token_id] if self.start else []
+        whole = [[*head, *row, tokens.eos_token_id] for row in rows]
+        return padded(whole, self.window, tokens.pad_token_id)
 
 
 class Text(Conditioner):
@@ -393,6 +390,18 @@ class Text(Conditioner):
         """Token ids of every encoder."""
         each = [[tuple(ids) for ids in stream.pieces(prompts)] for stream in self.streams]
         return list(zip(*each, strict=True))
+def padded(rows: Sequence[Sequence[int]], width: int, filler: int) -> tuple[Tensor, Tensor]:
+    """Token ids `[n, width]`, filled up, and their mask.
+
+    Tokenizers that pad keep how they do it in a state, which threads would share.
+    """
+    ids = torch.full((len(rows), width), filler)
+    mask = torch.zeros_like(ids)
+    for line, on, row in zip(ids, mask, rows, strict=True):
+        line[: len(row)], on[: len(row)] = torch.tensor(row), 1
+    return ids, mask
+
+
 
 
 def check_fits(prompt: str, ids: list[int], room: int) -> None:

@@ -24,7 +24,7 @@ from .codec import AT_ONCE, Latents, check_channels
 from .conditioner import Condition
 from .family import Family, Parts
 from .flux import FluxTransformer
-from .language import LanguageText
+from .language import ChatText
 
 WINDOW = 512  # tokens of Qwen, the chat's included
 SIDE = 64  # of x_0 where the card says no resolution: 1024 pixels
@@ -55,19 +55,10 @@ class PatchLatents(Latents):
         return (out + 0 * out).clamp(-1, 1)  # infinity becomes NaN
 
 
-class Flux2Text(LanguageText):
+class Flux2Text(ChatText):
     """Three of Qwen's layers, whose padding the network reads."""
 
-    layers, masked = (8, 17, 26), False
-
-    def framed(self, prompt: str) -> str:
-        """A user's turn, and the beginning of an answer without thoughts."""
-        return self.stream.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
+    layers, masked, thinking = (8, 17, 26), False, False
 
 
 class Flux2Transformer(FluxTransformer):
@@ -96,10 +87,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     network, codec = parts["transformer"], PatchLatents(parts["vae"], SIDE)
     check_channels(network.config.in_channels // 4, parts["vae"])
     denoiser = Flux2Transformer(network)
-    text = Flux2Text(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
+    text = Flux2Text(parts, card.window or WINDOW, denoiser)
     model = Backbone(card.name, codec, text, denoiser)
     if parts.get("pipeline", {}).get("is_distilled"):
         model.distilled = True

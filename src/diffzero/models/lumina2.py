@@ -59,10 +59,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     network, vae = parts["transformer"], parts["vae"]
     check_channels(network.config.in_channels, vae)
     denoiser = LuminaTransformer(network)
-    text = LuminaText(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
+    text = LuminaText(parts, card.window or WINDOW, denoiser)
     config = network.config
     most = config.patch_size * min(config.axes_lens[1:])
     codec = Latents(vae, min(config.sample_size, most), most)

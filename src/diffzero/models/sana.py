@@ -79,10 +79,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     if network.config.guidance_embeds:
         raise InputError("its network is told its guidance, as Sana Sprint's is; load Sana.")
     denoiser = SanaTransformer(network)
-    text = SanaText(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
+    text = SanaText(parts, card.window or WINDOW, denoiser)
     return Backbone(card.name, Latents(vae, network.config.sample_size), text, denoiser)
 
 

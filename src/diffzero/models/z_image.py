@@ -21,25 +21,16 @@ from .codec import Latents, check_channels
 from .conditioner import Condition
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .language import LanguageText
+from .language import ChatText
 
 WINDOW = 512  # tokens of Qwen, the chat's included
 SIDE = 128  # of x_0 where the card says no resolution: 1024 pixels
 
 
-class ZImageText(LanguageText):
+class ZImageText(ChatText):
     """Qwen's last states but one."""
 
-    layers, mixes = (-2,), False
-
-    def framed(self, prompt: str) -> str:
-        """A user's turn, and the beginning of the answer."""
-        return self.stream.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=True,
-        )
+    layers, mixes, thinking = (-2,), False, True
 
 
 class ZImageTransformer(FlowNetwork):
@@ -61,10 +52,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     network, vae = parts["transformer"], parts["vae"]
     check_channels(network.config.in_channels, vae)
     denoiser = ZImageTransformer(network)
-    text = ZImageText(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
+    text = ZImageText(parts, card.window or WINDOW, denoiser)
     most = 2 * min(network.config.axes_lens[1:])  # places are of 2 x 2
     codec = Latents(vae, min(SIDE, most), most)
     return Backbone(card.name, codec, text, denoiser, halvings=1)
