@@ -56,13 +56,12 @@ class PixArtTransformer(DiscreteNetwork):
             side = torch.tensor(x.shape[-2:], device=x.device, dtype=x.dtype) * self.factor
             sizes["resolution"] = side.expand(len(x), 2)
             sizes["aspect_ratio"] = (side[:1] / side[1:]).expand(len(x), 1)
-        bias = cond.tensors.get("bias")
         return self.network(
             x,
             encoder_hidden_states=cond.tensors["text"],
             timestep=step,
             added_cond_kwargs=sizes,
-            encoder_attention_mask=cond.tensors["mask"] if bias is None else bias.to(x.dtype),
+            encoder_attention_mask=cond.tensors["mask"],
             return_dict=False,
         )[0]
 

@@ -57,12 +57,11 @@ class SanaTransformer(FlowNetwork):
     """Sana's network, which reads time as 1000 s, or as its `timestep_scale` of that."""
 
     def _run(self, x: Tensor, s: Tensor, cond: Condition) -> Tensor:
-        bias = cond.tensors.get("bias")
         output = self.network(
             x,
             encoder_hidden_states=cond.tensors["text"],
             timestep=1000 * self.network.config.timestep_scale * s.float(),
-            encoder_attention_mask=cond.tensors["mask"] if bias is None else bias.to(x.dtype),
+            encoder_attention_mask=cond.tensors["mask"],
             return_dict=False,
         )[0]
         return output[:, : x.shape[1]]  # some learned a variance beside it

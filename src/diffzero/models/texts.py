@@ -20,7 +20,8 @@ def side_by_side(cond: Condition, weights: Tensor) -> Condition:
     """Soft conditions of a network that attends to text under a mask.
 
     Masks cannot be averaged: the states of all K prompts stand side by side, `[b, K window, d]`,
-    and a bias `[b, 1, K window]` adds `log w_c` to the scores of prompt c's tokens.
+    and the mask becomes a bias `[b, 1, K window]`, which adds `log w_c` to the scores of prompt
+    c's tokens.
 
     Args:
         cond: `text` and `mask` of the K prompts.
@@ -29,7 +30,7 @@ def side_by_side(cond: Condition, weights: Tensor) -> Condition:
     text, mask = cond.tensors["text"], cond.tensors["mask"]
     bias = weights.clamp(min=LEAST).log()[:, :, None] + (1 - mask) * MASKED
     side = text.flatten(0, 1).expand(len(weights), -1, -1)
-    return Condition({"text": side, "bias": bias.flatten(1)[:, None]})
+    return Condition({"text": side, "mask": bias.flatten(1)[:, None].to(text.dtype)})
 
 
 class Remembered(Conditioner):
