@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..options import short
 from .hooks import output_replaced, output_seen
 
-Encoded = tuple[Tensor, Tensor | None, Tensor]  # states, pooled vectors, mask
+Encoded = tuple[Tensor, Any, Tensor]  # states, pooled vectors if the encoder makes any, mask
 PROMPTS_AT_ONCE = 256
 SHOWN = 20  # names of classes in a message
 

@@ -36,9 +36,7 @@ class FluxText(Text):
 
     def join(self, found: list[Encoded]) -> dict[str, Tensor]:
         """T5's states and CLIP's vector."""
-        pooled = found[1][1]
-        assert pooled is not None
-        return {"text": found[0][0], "pooled": pooled}
+        return {"text": found[0][0], "pooled": found[1][1]}
 
 
 class FluxTransformer(FlowNetwork):

@@ -37,8 +37,7 @@ class SD3Text(Text):
         clip, pooled = torch.cat([f[0] for f in found[:2]], -1), [f[1] for f in found[:2]]
         clip = pad(clip, (0, self.width - clip.shape[-1]))
         t5 = found[2][0] if len(found) > 2 else clip.new_zeros(len(clip), self.window, self.width)
-        whole = [vector for vector in pooled if vector is not None]
-        return {"text": torch.cat([clip, t5], 1), "pooled": torch.cat(whole, -1)}
+        return {"text": torch.cat([clip, t5], 1), "pooled": torch.cat(pooled, -1)}
 
 
 class SD3Transformer(FlowNetwork):

@@ -32,9 +32,7 @@ class XLText(Text):
 
     def join(self, found: list[Encoded]) -> dict[str, Tensor]:
         """States of both, the second's vector."""
-        pooled = found[1][1]
-        assert pooled is not None
-        return {"text": torch.cat([states for states, _, _ in found], -1), "pooled": pooled}
+        return {"text": torch.cat([f[0] for f in found], -1), "pooled": found[1][1]}
 
     def embed(self, prompts: list[str]) -> Condition:
         """Conditions of whole prompts."""
