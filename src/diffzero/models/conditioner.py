@@ -111,21 +111,18 @@ class ClassTable(Conditioner):
         Raises:
             InputError: a word that is not one of the classes, or no null class.
         """
-        rows = torch.empty(len(prompts), dtype=torch.long, device=self.device)
-        for i, prompt in enumerate(prompts):
-            if prompt in self.numbers:
-                rows[i] = self.numbers[prompt]
-            elif prompt == "" and self.null_class is not None:
-                rows[i] = self.null_class
-            elif prompt == "":
+        known = {"": self.null_class} | self.numbers
+        rows = [known.get(prompt) for prompt in prompts]
+        if None in rows:
+            prompt = prompts[rows.index(None)]
+            if prompt == "":
                 raise InputError("This model has no null class, so guidance must stay 1 (none).")
-            else:
-                more = ", ..." if len(self.classes) > SHOWN else ""
-                raise InputError(
-                    f"This model has no class {prompt!r}; it has "
-                    f"{', '.join(self.classes[:SHOWN])}{more}."
-                )
-        return Condition({"class": rows})
+            more = ", ..." if len(self.classes) > SHOWN else ""
+            raise InputError(
+                f"This model has no class {prompt!r}; it has "
+                f"{', '.join(self.classes[:SHOWN])}{more}."
+            )
+        return Condition({"class": torch.tensor(rows, dtype=torch.long, device=self.device)})
 
     def signature(self, prompts: list[str]) -> list[object]:
         """Numbers of classes."""
