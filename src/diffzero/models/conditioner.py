@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Any
 
 import torch
@@ -387,6 +388,8 @@ class Text(Conditioner):
         """Token ids of every encoder."""
         each = [[tuple(ids) for ids in stream.pieces(prompts)] for stream in self.streams]
         return list(zip(*each, strict=True))
+
+
 def padded(rows: Sequence[Sequence[int]], width: int, filler: int) -> tuple[Tensor, Tensor]:
     """Token ids `[n, width]`, filled up, and their mask.
 
@@ -397,8 +400,6 @@ def padded(rows: Sequence[Sequence[int]], width: int, filler: int) -> tuple[Tens
     for line, on, row in zip(ids, mask, rows, strict=True):
         line[: len(row)], on[: len(row)] = torch.tensor(row), 1
     return ids, mask
-
-
 
 
 def check_fits(prompt: str, ids: list[int], room: int) -> None:
@@ -460,11 +461,8 @@ def vectors_spelled_out(text: str, added: dict[str, int]) -> str:
         added: The tokenizer's added tokens.
     """
     for token in added:
-        if token in text and f"{token}_1" in added:
-            parts, n = [token], 1
-            while f"{token}_{n}" in added:
-                parts.append(f"{token}_{n}")
-                n += 1
-            if " ".join(parts) not in text:
-                text = text.replace(token, " ".join(parts))
+        more = takewhile(added.__contains__, (f"{token}_{n}" for n in count(1)))
+        whole = " ".join([token, *more])
+        if token in text and whole not in text:
+            text = text.replace(token, whole)
     return text
