@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from .backbone import Backbone
 from .cards import Card
-from .codec import AT_ONCE, Latents, check_channels
+from .codec import Latents, check_channels
 from .conditioner import Condition
 from .family import Family, Parts
 from .flux import FluxTransformer
@@ -33,6 +32,8 @@ SIDE = 64  # of x_0 where the card says no resolution: 1024 pixels
 class PatchLatents(Latents):
     """Patches of the posterior's mean, `(unshuffle(E(image)) - mean) / std` of each channel."""
 
+    patch = 2
+
     def __init__(self, vae: Any, side: int) -> None:
         config = vae.config
         self.vae, self.tiny, self.most = vae.eval(), False, None
@@ -41,18 +42,6 @@ class PatchLatents(Latents):
         variance = vae.bn.running_var + config.batch_norm_eps
         self.shift = vae.bn.running_mean.detach().view(-1, 1, 1)
         self.scale = 1 / variance.detach().sqrt().view(-1, 1, 1)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Normalised patches."""
-        parts = images.to(self.vae.device, self.vae.dtype).split(AT_ONCE)
-        z = pixel_unshuffle(torch.cat([self.vae.encode(p).latent_dist.mean for p in parts]), 2)
-        return (z - self.shift) * self.scale
-
-    def decode(self, x: Tensor) -> Tensor:
-        """The way back, clipped."""
-        z = pixel_shuffle(x.to(self.vae.device, self.vae.dtype) / self.scale + self.shift, 2)
-        out = torch.cat([self.vae.decode(part).sample for part in z.split(AT_ONCE)])
-        return (out + 0 * out).clamp(-1, 1)  # infinity becomes NaN
 
 
 class Flux2Text(ChatText):
