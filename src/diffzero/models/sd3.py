@@ -67,23 +67,22 @@ def build(parts: Parts, card: Card) -> Backbone:
         TextStream(parts["tokenizer_2"], parts["text_encoder_2"], layer=-2),
     ]
     pooled = sum(stream.encoder.config.projection_dim for stream in streams)
-    widths = [sum(s.encoder.config.hidden_size for s in streams), config.joint_attention_dim]
+    clip = sum(stream.encoder.config.hidden_size for stream in streams)
+    t5 = width = config.joint_attention_dim
     _check_third(parts)
     if "text_encoder_3" in parts and "tokenizer_3" in parts:
         encoder = parts["text_encoder_3"]
         streams.append(TextStream(parts["tokenizer_3"], encoder, window=window, start=False))
-        widths.insert(1, encoder.config.d_model)
-    if pooled != config.pooled_projection_dim or widths != sorted(widths) or (
-        len(widths) > 2 and widths[1] != widths[2]
-    ):  # fmt: skip
+        t5 = encoder.config.d_model
+    if pooled != config.pooled_projection_dim or clip > width or t5 != width:
         raise InputError(
-            f"the network reads text {config.joint_attention_dim} wide and vectors of "
+            f"the network reads text {width} wide and vectors of "
             f"{config.pooled_projection_dim}; these text encoders are not the ones it was "
             "trained with."
         )
     denoiser = SD3Transformer(network)
     text = SD3Text(streams, denoiser)
-    text.width, text.window = config.joint_attention_dim, window
+    text.width, text.window = width, window
     side = min(config.sample_size, most := config.pos_embed_max_size * config.patch_size)
     codec = Latents(vae, side, most)
     maps = cross_attention_modules(network)
@@ -101,9 +100,6 @@ def _check_third(parts: Parts) -> None:
             )
 
 
-CLIP_TOKENS, T5_TOKENS = (
-    (name, f"{name}Fast") for name in ("CLIPTokenizer", "T5Tokenizer")
-)  # fmt: skip
 FAMILY = Family(
     "sd3",
     tuple(f"StableDiffusion3{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint", "PAG")),
@@ -113,9 +109,9 @@ FAMILY = Family(
         "text_encoder": ("CLIPTextModelWithProjection",),
         "text_encoder_2": ("CLIPTextModelWithProjection",),
         "text_encoder_3": ("T5EncoderModel",),
-        "tokenizer": CLIP_TOKENS,
-        "tokenizer_2": CLIP_TOKENS,
-        "tokenizer_3": T5_TOKENS,
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_3": ("T5Tokenizer", "T5TokenizerFast"),
         "scheduler": (),
     },
     build,
