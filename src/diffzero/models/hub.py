@@ -88,15 +88,13 @@ def _has_weights(folder: Path, part: str, family: Family) -> bool:
 
 def _wanted(family: Family, variant: str | None, allow_pickle: bool) -> list[str]:
     kinds = ["*.json", "*.txt", "*.model"]
-    weights = f"*.{variant}*.safetensors" if variant else "*.safetensors"
+    weights = [f"*.{variant}*.safetensors" if variant else "*.safetensors"]
+    weights += ["*.bin"] if allow_pickle else []
     if family.name == "clip":
-        return [*kinds, weights, *(["*.bin"] if allow_pickle else []), "card.yaml"]
-    found = ["model_index.json", "card.yaml"]
-    for part in family.parts:
-        found += [f"{part}/{kind}" for kind in kinds]
-        if part in family.weighted:
-            found += [f"{part}/{weights}", *([f"{part}/*.bin"] if allow_pickle else [])]
-    return found
+        return [*kinds, *weights, "card.yaml"]
+    every = [f"{part}/{kind}" for part in family.parts for kind in kinds]
+    every += [f"{part}/{kind}" for part in family.weighted for kind in weights]
+    return ["model_index.json", "card.yaml", *every]
 
 
 def _why(card: Card, error: BaseException) -> str:
