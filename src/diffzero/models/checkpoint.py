@@ -39,7 +39,7 @@ def family_of_folder(path: Path) -> Family:
     """
     index, config = path / "model_index.json", path / "config.json"
     if index.is_file():
-        return family_of_pipeline(str(read_json(index).get("_class_name", "")), path)
+        return family_of_index(index, path)
     if config.is_file():
         kind = read_json(config).get("model_type")
         if kind != "clip":
@@ -48,6 +48,15 @@ def family_of_folder(path: Path) -> Family:
     raise InputError(
         f"{path}: no model_index.json (diffusers) and no config.json (CLIP) in this folder."
     )
+
+
+def family_of_index(index: Path, where: Any) -> Family:
+    """The family of the pipeline that a `model_index.json` names.
+
+    Raises:
+        InputError: a damaged file, or a pipeline that is not supported.
+    """
+    return family_of_pipeline(str(read_json(index).get("_class_name", "")), where)
 
 
 def check_folder(path: Path, family: Family, allow_pickle: bool) -> None:

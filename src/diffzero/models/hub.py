@@ -7,8 +7,8 @@ from pathlib import Path
 from ..errors import InputError
 from ..reach import SECONDS, ask, hub_client, is_away, trouble
 from .cards import Card, cards
-from .checkpoint import read_json
-from .family import Family, family_named, family_of_pipeline
+from .checkpoint import family_of_index
+from .family import Family, family_named
 
 OTHERS = ("*.fp16.*", "*.bf16.*", "*non_ema*", "*.fp16-*", "*.bf16-*")
 
@@ -47,12 +47,10 @@ def fetch(repository: str, revision: str | None, variant: str | None, allow_pick
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        index = Path(
-            hf_hub_download(
-                repository, "model_index.json", revision=revision, etag_timeout=SECONDS
-            )
+        index = hf_hub_download(
+            repository, "model_index.json", revision=revision, etag_timeout=SECONDS
         )
-        family = family_of_pipeline(str(read_json(index).get("_class_name", "")), repository)
+        family = family_of_index(Path(index), repository)
     except EntryNotFoundError as error:
         here = type(error).__name__ == "LocalEntryNotFoundError"
         if here and not _is_cached_clip(repository, revision):
