@@ -200,6 +200,16 @@ def check_channels(taken: int, vae: Any) -> None:
         )
 
 
+def latents_for(network: Any, vae: Any, side: Any = None, most: int | None = None) -> Latents:
+    """The latents that a network reads, of the side that its config says if none is given.
+
+    Raises:
+        InputError: a network that takes more than the VAE's latents.
+    """
+    check_channels(network.config.in_channels, vae)
+    return Latents(vae, network.config.sample_size if side is None else side, most)
+
+
 def by_channel(numbers: Any) -> Tensor:
     """One number per channel, `[c, 1, 1]`."""
     return torch.tensor(list(numbers), dtype=torch.float32).view(-1, 1, 1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..options import short
+from .family import Parts
 from .hooks import output_replaced, output_seen
 
 Encoded = tuple[Tensor, Any, Tensor]  # states, pooled vectors if the encoder makes any, mask
@@ -145,8 +146,9 @@ class TextStream:
     """One text encoder with its tokenizer.
 
     Args:
-        tokenizer: As the checkpoint has it.
-        encoder: Its text encoder; the weights are used in place.
+        parts: The checkpoint's, a `tokenizer` and a `text_encoder` among them, whose weights are
+            used in place.
+        end: How the names of the two end, such as `_2`.
         window: Tokens of a prompt, special ones and padding included; what tokenizer and encoder
             allow if None.
         start: Prompts begin with the tokenizer's start token.
@@ -162,8 +164,8 @@ class TextStream:
 
     def __init__(
         self,
-        tokenizer: Any,
-        encoder: Any,
+        parts: Parts,
+        end: str = "",
         *,
         window: int | None = None,
         start: bool = True,
@@ -171,8 +173,9 @@ class TextStream:
         masked: bool = False,
         layer: int | None = None,
     ) -> None:
-        self.tokenizer, self.encoder = tokenizer, encoder.eval()
-        self.window = window or text_window(tokenizer, encoder.config)
+        self.tokenizer = parts[f"tokenizer{end}"]
+        self.encoder = parts[f"text_encoder{end}"].eval()
+        self.window = window or text_window(self.tokenizer, self.encoder.config)
         self.start, self.lower, self.masked, self.layer = start, lower, masked, layer
         self.first_token = int(start)
         self.room = self.window - 1 - self.first_token
@@ -221,15 +224,11 @@ class TextStream:
         """
         ids, mask = self._with_special(rows)
         if vectors is None:
+            some = zip(ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True)
             with torch.no_grad():
-                parts = [
-                    self._encode(i, m)
-                    for i, m in zip(
-                        ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True
-                    )
-                ]
+                parts = [self._encode(i, m) for i, m in some]
             states = torch.cat([states for states, _ in parts])
-            pooled = None if parts[0][1] is None else torch.cat([p for _, p in parts])  # type: ignore[misc]
+            pooled = None if parts[0][1] is None else torch.cat([pooled for _, pooled in parts])
             return states, pooled, mask.to(states.device)
         where = torch.tensor(places) + self.first_token
 
@@ -253,7 +252,7 @@ class TextStream:
         lists = [m for m in self.encoder.modules() if isinstance(m, torch.nn.ModuleList)]
         return max(lists, key=len)
 
-    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Any]:
         device = self.encoder.device
         given = mask.to(device) if self.masked else None
         if self.layer is None:

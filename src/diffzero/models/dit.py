@@ -24,7 +24,7 @@ from torch.nn.functional import one_hot
 from ..errors import InputError
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import ClassTable, Condition
 from .denoiser import DiscreteNetwork
 from .family import Family, Parts
@@ -65,9 +65,8 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: parts or names that do not fit each other, or norms that are not DiT's.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    config = network.config
-    check_channels(config.in_channels, vae)
+    network, config = parts["transformer"], parts["transformer"].config
+    codec = latents_for(network, parts["vae"])
     if config.norm_type != "ada_norm_zero":
         raise InputError(f"a transformer with {config.norm_type} reads no classes and is no DiT.")
     n = config.num_embeds_ada_norm
@@ -79,7 +78,6 @@ def build(parts: Parts, card: Card) -> Backbone:
     denoiser = DiTTransformer(network, parts["scheduler"], card.prediction)
     table = DiTClasses(names, n + 1, denoiser.device, None)
     table.numbers = {name: i for i, name in enumerate(classes)} | synonyms | table.numbers
-    codec = Latents(vae, config.sample_size)
     return Backbone(card.name, codec, table, denoiser, template="{}", halvings=1)
 
 

@@ -88,10 +88,7 @@ def build(parts: Parts, card: Card) -> Backbone:
         )
     guided = network.config.guidance_embeds
     window = card.window or WINDOWS[guided]
-    streams = [
-        TextStream(parts["tokenizer_2"], parts["text_encoder_2"], window=window, start=False),
-        TextStream(parts["tokenizer"], parts["text_encoder"]),
-    ]
+    streams = [TextStream(parts, "_2", window=window, start=False), TextStream(parts)]
     denoiser = FluxTransformer(network)
     denoiser.guidance = card.guidance_value or 1.0
     return Backbone(

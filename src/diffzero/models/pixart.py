@@ -23,7 +23,7 @@ from ..errors import InputError
 from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import DiscreteNetwork
 from .family import Family, Parts
@@ -72,8 +72,8 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network that sees an image in its input, or a Sigma that wants sizes.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    check_channels(network.config.in_channels, vae)
+    network = parts["transformer"]
+    codec = latents_for(network, parts["vae"])
     new = "Sigma" in str(parts.get("pipeline", {}).get("_class_name", ""))
     if new and network.use_additional_conditions:
         raise InputError(
@@ -81,11 +81,7 @@ def build(parts: Parts, card: Card) -> Backbone:
             "was built with embeddings of sizes that no Sigma has; set it in "
             "transformer/config.json."
         )
-    stream = TextStream(
-        parts["tokenizer"], parts["text_encoder"], window=WINDOWS[new], start=False, lower=True,
-        masked=True,
-    )  # fmt: skip
-    codec = Latents(vae, network.config.sample_size)
+    stream = TextStream(parts, window=WINDOWS[new], start=False, lower=True, masked=True)
     denoiser = PixArtTransformer(network, parts["scheduler"], card.prediction)
     denoiser.factor = codec.factor
     text = PixArtText([stream], denoiser)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition
 from .denoiser import FlowNetwork
 from .family import Family, Parts
@@ -73,13 +73,13 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network that sees an image in its input, or is told its guidance (Sprint).
     """
-    network, vae = parts["transformer"], parts["vae"]
-    check_channels(network.config.in_channels, vae)
+    network = parts["transformer"]
+    codec = latents_for(network, parts["vae"])
     if network.config.guidance_embeds:
         raise InputError("its network is told its guidance, as Sana Sprint's is; load Sana.")
     denoiser = SanaTransformer(network)
     text = SanaText(parts, card.window or WINDOW, denoiser)
-    return Backbone(card.name, Latents(vae, network.config.sample_size), text, denoiser)
+    return Backbone(card.name, codec, text, denoiser)
 
 
 FAMILY = Family(

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import FlowNetwork
 from .family import Family, Parts
@@ -59,21 +59,18 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: networks that see an image in their input, or text encoders of other widths.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    config, window = network.config, card.window or WINDOW
-    check_channels(config.in_channels, vae)
-    streams = [
-        TextStream(parts["tokenizer"], parts["text_encoder"], layer=-2),
-        TextStream(parts["tokenizer_2"], parts["text_encoder_2"], layer=-2),
-    ]
+    network, window = parts["transformer"], card.window or WINDOW
+    config = network.config
+    most = config.pos_embed_max_size * config.patch_size
+    codec = latents_for(network, parts["vae"], min(config.sample_size, most), most)
+    streams = [TextStream(parts, end, layer=-2) for end in ("", "_2")]
     pooled = sum(stream.encoder.config.projection_dim for stream in streams)
     clip = sum(stream.encoder.config.hidden_size for stream in streams)
     t5 = width = config.joint_attention_dim
     _check_third(parts)
     if "text_encoder_3" in parts and "tokenizer_3" in parts:
-        encoder = parts["text_encoder_3"]
-        streams.append(TextStream(parts["tokenizer_3"], encoder, window=window, start=False))
-        t5 = encoder.config.d_model
+        streams.append(TextStream(parts, "_3", window=window, start=False))
+        t5 = parts["text_encoder_3"].config.d_model
     if pooled != config.pooled_projection_dim or clip > width or t5 != width:
         raise InputError(
             f"the network reads text {width} wide and vectors of "
@@ -83,8 +80,6 @@ def build(parts: Parts, card: Card) -> Backbone:
     denoiser = SD3Transformer(network)
     text = SD3Text(streams, denoiser)
     text.width, text.window = width, window
-    side = min(config.sample_size, most := config.pos_embed_max_size * config.patch_size)
-    codec = Latents(vae, side, most)
     maps = cross_attention_modules(network)
     return Backbone(card.name, codec, text, denoiser, attention=maps, halvings=1)
 

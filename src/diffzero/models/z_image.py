@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition
 from .denoiser import FlowNetwork
 from .family import Family, Parts
@@ -49,12 +49,11 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network that sees an image in its input.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    check_channels(network.config.in_channels, vae)
+    network = parts["transformer"]
+    most = 2 * min(network.config.axes_lens[1:])  # places are of 2 x 2
+    codec = latents_for(network, parts["vae"], min(SIDE, most), most)
     denoiser = ZImageTransformer(network)
     text = ZImageText(parts, card.window or WINDOW, denoiser)
-    most = 2 * min(network.config.axes_lens[1:])  # places are of 2 x 2
-    codec = Latents(vae, min(SIDE, most), most)
     return Backbone(card.name, codec, text, denoiser, halvings=1)
 
 
