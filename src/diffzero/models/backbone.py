@@ -236,15 +236,12 @@ def running(name: str, part: str) -> Iterator[None]:
         ) from error
 
 
-class naming:
+@contextmanager
+def naming(name: str) -> Iterator[None]:
     """Puts a model's name before the message of an `InputError`."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, InputError) and not str(error).startswith(self.name):
-            raise InputError(f"{self.name}: {error}") from None
+    try:
+        yield
+    except InputError as error:
+        if str(error).startswith(name):
+            raise
+        raise InputError(f"{name}: {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from ..errors import InputError
 from ..options import number, whole
 
 _POSITIVE = number(0, above=True)
-_RATIO = number()
 Ratio = float  # of errors: 0 and below are numbers too
 ZOO = Path(__file__).parent.parent / "zoo"
 
@@ -123,46 +122,40 @@ def card_of_folder(path: Path, family: str, **own: Any) -> Card:
 
 def _check_card(file: Path, data: Any) -> None:
     """Refuse what is not a card's keys with values of their kinds."""
-    known = {f.name: f.type for f in fields(Card)}
+    known = {f.name: str(f.type) for f in fields(Card)}
     if not isinstance(data, Mapping):
         raise InputError(f"{file}: damaged; a card is a mapping. Fix it or remove it.")
     for key, value in data.items():
         if key not in known:
             raise InputError(f"{file}: damaged; a card has no {key!r}. Fix it or remove it.")
-        if value is not None and not _fits(str(known[key]), value):
+        fits = _FITS[known[key].removesuffix(" | None")]
+        if value is not None and not fits(value):
             raise InputError(
                 f"{file}: damaged; {key} is a {known[key]}, got {value!r:.60}. Fix or remove it."
             )
 
 
-def _fits(kind: str, value: Any) -> bool:
-    if kind.startswith("list[str]"):
-        return isinstance(value, list) and all(isinstance(v, str) for v in value)
-    if kind.startswith("list[dict"):
-        parts = {"method", "settings", "fitted"}
-        return isinstance(value, list) and all(
-            isinstance(v, dict) and set(v) == parts and _is_fitted(v) for v in value
-        )
-    if kind.startswith("dict"):
-        return isinstance(value, dict) and all(
-            isinstance(k, str) and _fits("float", v) for k, v in value.items()
-        )
-    if kind == "bool":
-        return isinstance(value, bool)
-    if kind.startswith("Ratio"):
-        return _RATIO.fits(value)
-    if kind.startswith("float"):
-        return _POSITIVE.fits(value)
-    if kind.startswith("int"):
-        return whole(1, 10**5).fits(value)
-    return isinstance(value, str)
-
-
-def _is_fitted(entry: dict[str, Any]) -> bool:
+def _is_fitted(entry: Any) -> bool:
     """Whether an entry of `temperatures` has a method, settings and temperatures by draws."""
+    if not isinstance(entry, dict) or set(entry) != {"method", "settings", "fitted"}:
+        return False
     fitted = entry["fitted"]
     if not isinstance(entry["method"], str) or not isinstance(entry["settings"], dict):
         return False
     return isinstance(fitted, dict) and all(
         whole(1, 10**9).fits(n) and _POSITIVE.fits(t) for n, t in fitted.items()
     )
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {  # values by the type of their key
+    "str": lambda v: isinstance(v, str),
+    "bool": lambda v: isinstance(v, bool),
+    "int": whole(1, 10**5).fits,
+    "float": _POSITIVE.fits,
+    "Ratio": number().fits,
+    "list[str]": lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v),
+    "list[dict[str, Any]]": lambda v: isinstance(v, list) and all(map(_is_fitted, v)),
+    "dict[str, float]": lambda v: (
+        isinstance(v, dict) and all(isinstance(k, str) and _POSITIVE.fits(n) for k, n in v.items())
+    ),
+}

@@ -39,7 +39,7 @@ def family_of_folder(path: Path) -> Family:
     """
     index, config = path / "model_index.json", path / "config.json"
     if index.is_file():
-        return family_of_pipeline(str(read_json(index).get("_class_name", "")), path)
+        return family_of_index(index, path)
     if config.is_file():
         kind = read_json(config).get("model_type")
         if kind != "clip":
@@ -48,6 +48,15 @@ def family_of_folder(path: Path) -> Family:
     raise InputError(
         f"{path}: no model_index.json (diffusers) and no config.json (CLIP) in this folder."
     )
+
+
+def family_of_index(index: Path, where: Any) -> Family:
+    """The family of the pipeline that a `model_index.json` names.
+
+    Raises:
+        InputError: a damaged file, or a pipeline that is not supported.
+    """
+    return family_of_pipeline(str(read_json(index).get("_class_name", "")), where)
 
 
 def check_folder(path: Path, family: Family, allow_pickle: bool) -> None:
@@ -94,14 +103,9 @@ def folder_of(path: Path, part: str) -> Path:
 
 
 def read_parts(
-    path: Path,
-    family: Family,
-    dtype: Any,
-    place: Any,
-    allow_pickle: bool,
-    text_place: Any = None,
+    path: Path, family: Family, dtype: Any, place: Any, text_place: Any, allow_pickle: bool
 ) -> Parts:
-    """The parts of a checked folder, networks on their device.
+    """The parts of a checked folder, networks on their device, text encoders on one of their own.
 
     Raises:
         InputError: a part of a class that the family cannot serve, or that does not load, with
@@ -130,8 +134,7 @@ def read_parts(
                 "not belong together; fetch the checkpoint again."
             ) from None
         if part in family.weighted:
-            aside = text_place is not None and part.startswith("text_encoder")
-            parts[part] = parts[part].to(text_place if aside else place)
+            parts[part].to(text_place if part.startswith("text_encoder") else place)
     _check_tokens(path, parts)
     return parts
 
@@ -172,9 +175,6 @@ def _read(name: str, where: Path, dtype: Any, allow_pickle: bool, weighted: bool
         return cls.from_pretrained(str(where), local_files_only=True)
     if library == "transformers":  # which gives numbers to all that it misses, however many
         _check_size(cls, where)
-    options: dict[str, Any] = {"torch_dtype" if library == "diffusers" else "dtype": dtype}
-    if library == "diffusers":
-        options["low_cpu_mem_usage"] = True
     model, info = cls.from_pretrained(
         str(where),
         local_files_only=True,
@@ -182,7 +182,7 @@ def _read(name: str, where: Path, dtype: Any, allow_pickle: bool, weighted: bool
         use_safetensors=None if allow_pickle else True,
         variant=variant_of(where),
         output_loading_info=True,
-        **options,
+        **{"torch_dtype" if library == "diffusers" else "dtype": dtype},
     )
     _check_complete(where, model, info)
     return model
@@ -306,22 +306,20 @@ class _Twice(Exception):
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
         raise _Twice(next(name for name in names if names.count(name) > 1))
-    return found
+    return dict(pairs)
 
 
 def _check_weights(folder: Path, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: config.json is missing; fetch the checkpoint again.")
     variant, present = variant_of(folder), visible(folder, "*.safetensors")
-    found = {path: WEIGHTS.fullmatch(path.name) for path in present}
     held = {
         path.name: _check_safetensors(path)
-        for path, match in found.items()
-        if match and match["variant"] == variant
+        for path in present
+        if (match := WEIGHTS.fullmatch(path.name)) and match["variant"] == variant
     }
     every = visible(folder, "*.safetensors.index*.json")
     indices = [path for path in every if (VARIANT.findall(path.name) or [None])[0] == variant]

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ..errors import InputError
-from ..options import number, short, whole
+from ..options import Check, check_value, number, short, whole
 from .limits import NETWORK_SIDE
 
 SIDE = whole(1, NETWORK_SIDE)
 SCALE = number(1e-6, 1e6)
+SHIFT = Check("a finite number", number(-1e6, 1e6).fits)
 AT_ONCE = 64  # images through a VAE in one call
 
 
@@ -92,12 +93,11 @@ class Pixels(Codec):
     def encode(self, images: Tensor) -> Tensor:
         """The pixels; their mean over channels for a grey model."""
         x = images if self.channels == 3 else images.mean(1, keepdim=True)
-        return x if self.patch == 1 else pixel_unshuffle(x, self.patch)
+        return pixel_unshuffle(x, self.patch)
 
     def decode(self, x: Tensor) -> Tensor:
         """The pixels, clipped, as RGB."""
-        x = x if self.patch == 1 else pixel_shuffle(x, self.patch)
-        return (x + 0 * x).clamp(-1, 1).expand(-1, 3, -1, -1)  # infinity becomes NaN
+        return clamp(pixel_shuffle(x, self.patch)).expand(-1, 3, -1, -1)
 
 
 class Latents(Codec):
@@ -105,7 +105,8 @@ class Latents(Codec):
 
         x_0 = (E(image) - shift) * scale,    image = D(x_0 / scale + shift).
 
-    Some have a shift and a scale for each channel (`latents_mean`, `latents_std`).
+    Some have a shift and a scale for each channel (`latents_mean`, `latents_std`). With a `patch`,
+    blocks of so many places a side of what E gives are one place of `x_0` of more channels.
 
     Args:
         vae: An `AutoencoderKL`; an `AutoencoderDC`, which is deterministic; or an
@@ -121,6 +122,8 @@ class Latents(Codec):
         https://arxiv.org/abs/2112.10752
     """
 
+    patch = 1
+
     def __init__(self, vae: Any, side: Any, most: int | None = None) -> None:
         config = vae.config
         self.vae, side, self.most = vae.eval(), square_side(side), most
@@ -131,14 +134,8 @@ class Latents(Codec):
         # A tiny autoencoder is trained to give what the scaled latents of the large one are.
         self.scale: Any = 1.0 if self.tiny else config.scaling_factor
         self.shift: Any = 0.0 if self.tiny else getattr(config, "shift_factor", None) or 0.0
-        if not SCALE.fits(self.scale):
-            raise InputError(
-                f"The VAE's scaling_factor must be {SCALE.says}; got {short(self.scale)}."
-            )
-        if not number(-1e6, 1e6).fits(self.shift):
-            raise InputError(
-                f"The VAE's shift_factor must be a finite number; got {short(self.shift)}."
-            )
+        check_value("The VAE's scaling_factor", self.scale, SCALE)
+        check_value("The VAE's shift_factor", self.shift, SHIFT)
         self.shape: tuple[int, ...] = (config.latent_channels, side, side)
         self.image_size = side * self.factor
         mean, std = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))
@@ -174,15 +171,19 @@ class Latents(Codec):
                 found.append(code.latents)
             else:
                 found.append(code.latent if hasattr(code, "latent") else code.latent_dist.mean)
-        z = torch.cat(found)
+        z = pixel_unshuffle(torch.cat(found), self.patch)
         return (z - _beside(self.shift, z)) * _beside(self.scale, z)
 
     def decode(self, x: Tensor) -> Tensor:
         """`D(x / scale + shift)`, clipped."""
         z = x.to(self.vae.device, self.vae.dtype)
-        z = z / _beside(self.scale, z) + _beside(self.shift, z)
-        out = torch.cat([self.vae.decode(c).sample for c in z.split(AT_ONCE)])
-        return (out + 0 * out).clamp(-1, 1)  # infinity becomes NaN: an overflow is never hidden
+        z = pixel_shuffle(z / _beside(self.scale, z) + _beside(self.shift, z), self.patch)
+        return clamp(torch.cat([self.vae.decode(c).sample for c in z.split(AT_ONCE)]))
+
+
+def clamp(x: Tensor, most: float = 1.0) -> Tensor:
+    """`x` within `[-most, most]`; infinity becomes NaN, so that an overflow is never hidden."""
+    return (x + 0 * x).clamp(-most, most)
 
 
 def check_channels(taken: int, vae: Any) -> None:
@@ -197,6 +198,16 @@ def check_channels(taken: int, vae: Any) -> None:
             f"the network takes {taken} channels and the VAE gives {given}; models that see an "
             "image in their input (inpainting, editing, control) cannot classify."
         )
+
+
+def latents_for(network: Any, vae: Any, side: Any = None, most: int | None = None) -> Latents:
+    """The latents that a network reads, of the side that its config says if none is given.
+
+    Raises:
+        InputError: a network that takes more than the VAE's latents.
+    """
+    check_channels(network.config.in_channels, vae)
+    return Latents(vae, network.config.sample_size if side is None else side, most)
 
 
 def by_channel(numbers: Any) -> Tensor:

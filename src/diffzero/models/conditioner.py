@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..options import short
+from .family import Parts
 from .hooks import output_replaced, output_seen
 
-Encoded = tuple[Tensor, Tensor | None, Tensor]  # states, pooled vectors, mask
+Encoded = tuple[Tensor, Any, Tensor]  # states, pooled vectors if the encoder makes any, mask
 PROMPTS_AT_ONCE = 256
 SHOWN = 20  # names of classes in a message
 
@@ -111,21 +113,18 @@ class ClassTable(Conditioner):
         Raises:
             InputError: a word that is not one of the classes, or no null class.
         """
-        rows = torch.empty(len(prompts), dtype=torch.long, device=self.device)
-        for i, prompt in enumerate(prompts):
-            if prompt in self.numbers:
-                rows[i] = self.numbers[prompt]
-            elif prompt == "" and self.null_class is not None:
-                rows[i] = self.null_class
-            elif prompt == "":
+        known = {"": self.null_class} | self.numbers
+        rows = [known.get(prompt) for prompt in prompts]
+        if None in rows:
+            prompt = prompts[rows.index(None)]
+            if prompt == "":
                 raise InputError("This model has no null class, so guidance must stay 1 (none).")
-            else:
-                more = ", ..." if len(self.classes) > SHOWN else ""
-                raise InputError(
-                    f"This model has no class {prompt!r}; it has "
-                    f"{', '.join(self.classes[:SHOWN])}{more}."
-                )
-        return Condition({"class": rows})
+            more = ", ..." if len(self.classes) > SHOWN else ""
+            raise InputError(
+                f"This model has no class {prompt!r}; it has "
+                f"{', '.join(self.classes[:SHOWN])}{more}."
+            )
+        return Condition({"class": torch.tensor(rows, dtype=torch.long, device=self.device)})
 
     def signature(self, prompts: list[str]) -> list[object]:
         """Numbers of classes."""
@@ -147,8 +146,9 @@ class TextStream:
     """One text encoder with its tokenizer.
 
     Args:
-        tokenizer: As the checkpoint has it.
-        encoder: Its text encoder; the weights are used in place.
+        parts: The checkpoint's, a `tokenizer` and a `text_encoder` among them, whose weights are
+            used in place.
+        end: How the names of the two end, such as `_2`.
         window: Tokens of a prompt, special ones and padding included; what tokenizer and encoder
             allow if None.
         start: Prompts begin with the tokenizer's start token.
@@ -164,8 +164,8 @@ class TextStream:
 
     def __init__(
         self,
-        tokenizer: Any,
-        encoder: Any,
+        parts: Parts,
+        end: str = "",
         *,
         window: int | None = None,
         start: bool = True,
@@ -173,8 +173,9 @@ class TextStream:
         masked: bool = False,
         layer: int | None = None,
     ) -> None:
-        self.tokenizer, self.encoder = tokenizer, encoder.eval()
-        self.window = window or text_window(tokenizer, encoder.config)
+        self.tokenizer = parts[f"tokenizer{end}"]
+        self.encoder = parts[f"text_encoder{end}"].eval()
+        self.window = window or text_window(self.tokenizer, self.encoder.config)
         self.start, self.lower, self.masked, self.layer = start, lower, masked, layer
         self.first_token = int(start)
         self.room = self.window - 1 - self.first_token
@@ -223,15 +224,11 @@ class TextStream:
         """
         ids, mask = self._with_special(rows)
         if vectors is None:
+            some = zip(ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True)
             with torch.no_grad():
-                parts = [
-                    self._encode(i, m)
-                    for i, m in zip(
-                        ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True
-                    )
-                ]
+                parts = [self._encode(i, m) for i, m in some]
             states = torch.cat([states for states, _ in parts])
-            pooled = None if parts[0][1] is None else torch.cat([p for _, p in parts])  # type: ignore[misc]
+            pooled = None if parts[0][1] is None else torch.cat([pooled for _, pooled in parts])
             return states, pooled, mask.to(states.device)
         where = torch.tensor(places) + self.first_token
 
@@ -255,7 +252,7 @@ class TextStream:
         lists = [m for m in self.encoder.modules() if isinstance(m, torch.nn.ModuleList)]
         return max(lists, key=len)
 
-    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Any]:
         device = self.encoder.device
         given = mask.to(device) if self.masked else None
         if self.layer is None:
@@ -274,42 +271,48 @@ class TextStream:
         Raises:
             InputError: a row of more than `room` ids.
         """
-        tokens = self.tokenizer
-        head = [tokens.bos_token_id] if self.start else []
-        ids = torch.full((len(rows), self.window), tokens.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for line, on, row in zip(ids, mask, rows, strict=True):
+        for row in rows:
             if len(row) > self.room:
                 raise InputError(
                     f"A prompt of {len(row)} tokens does not fit the text encoder's {self.room}. "
                     "Use shorter or fewer words."
                 )
-            whole = torch.tensor([*head, *row, tokens.eos_token_id])
-            line[: len(whole)], on[: len(whole)] = whole, 1
-        return ids, mask
+        tokens = self.tokenizer
+        head = [tokens.bos_token_id] if self.start else []
+        whole = [[*head, *row, tokens.eos_token_id] for row in rows]
+        return padded(whole, self.window, tokens.pad_token_id)
 
 
 class Text(Conditioner):
-    """Text of one stream: the network attends to the encoder's hidden states.
+    """Text of one encoder or several: a subclass says what the network is given of them.
 
-    What attention maps and inversion need beside the rest is here; conditioners of several
-    streams extend it.
+    Each encoder has its own tokenizer, padding and window. Attention maps and learned words deal
+    in the tokens of the first one. Encoders that share its vocabulary read the same tokens, and a
+    learned word has a vector for each, side by side. An encoder of another vocabulary reads the
+    words that those tokens spell, and where a word is learned, the prompt without it.
 
     Args:
-        stream: The text encoder that is attended to first.
-        dtype: Of the network that reads the states.
-        device: Of that network; the encoder's own if None.
+        streams: The encoders; the network attends to the states of the first.
+        reader: The denoiser, in whose precision and place conditions are given.
 
     Attributes:
         streams: All of them; empty when the encoders were released.
+        stream: The first.
+        alike: Those that share its vocabulary.
+
+    Raises:
+        InputError: a CLIP encoder and a tokenizer that mean different ends of a prompt.
     """
 
-    def __init__(
-        self, stream: TextStream, dtype: torch.dtype, device: torch.device | None = None
-    ) -> None:
-        self.stream, self.streams = stream, [stream]
-        self.dtype, self.device = dtype, device
-        self.first_token, self.room = stream.first_token, stream.room
+    def __init__(self, streams: Sequence[TextStream], reader: Any) -> None:
+        self.stream, self.streams = streams[0], list(streams)
+        self.dtype, self.device = reader.dtype, reader.device
+        self.first_token, self.room = self.stream.first_token, self.stream.room
+        own = self.stream.tokenizer.get_vocab()
+        self.alike = [s for s in streams if s.tokenizer.get_vocab() == own]
+        if len(streams) > 1:  # networks of several encoders read vectors of whole prompts, too
+            for stream in streams:
+                check_end(stream.tokenizer, stream.encoder.config)
 
     def embed(self, prompts: list[str]) -> Condition:
         """Conditions of whole prompts.
@@ -325,16 +328,21 @@ class Text(Conditioner):
         return {"text": found[0][0]}
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text by itself, without special tokens."""
+        """The first encoder's token ids of each text by itself, without special tokens."""
         return self.stream.pieces(texts)
 
     def fits(self, ids: list[int]) -> bool:
-        """Whether a prompt of these token ids, special ones apart, is not too long to be read."""
-        return len(ids) <= self.room
+        """Whether a prompt of these token ids, special ones apart, is not too long to be read;
+        encoders of another vocabulary may need more tokens for the words."""
+        others = [stream for stream in self.streams if stream not in self.alike]
+        return len(ids) <= self.room and all(
+            len(stream.pieces([self._spelled(ids)])[0]) <= stream.room for stream in others
+        )
 
     def token_vectors(self, ids: list[int]) -> Tensor:
-        """Input embeddings of token ids, `[n, d]`."""
-        return self.stream.vectors(ids)
+        """Input embeddings of token ids, `[n, d]`: those of all encoders that share the first
+        one's vocabulary, side by side."""
+        return torch.cat([stream.vectors(ids) for stream in self.alike], 1)
 
     def embed_tokens(
         self,
@@ -342,8 +350,25 @@ class Text(Conditioner):
         vectors: Tensor | None = None,
         places: list[int] | None = None,
     ) -> Condition:
-        """Conditions of prompts given as token ids, see `TextStream.embed`."""
-        return self._condition([self.stream.embed(rows, vectors, places)])
+        """Conditions of prompts given as the first encoder's token ids, see `TextStream.embed`."""
+        parts: list[Any] = [None] * len(self.alike)
+        known = rows
+        if vectors is not None and places is not None:
+            widths = [stream.vectors([0]).shape[1] for stream in self.alike]
+            parts = list(vectors.split(widths, dim=1))
+            known = [[*r[:p], *r[p + 1 :]] for r, p in zip(rows, places, strict=True)]
+        found = []
+        for stream in self.streams:
+            if stream in self.alike:
+                found.append(stream.embed(rows, parts[self.alike.index(stream)], places))
+            else:
+                found.append(stream.embed(stream.pieces([self._spelled(ids) for ids in known])))
+        return self._condition(found)
+
+    def _spelled(self, ids: list[int]) -> str:
+        """The words of the first encoder's token ids."""
+        text = self.stream.tokenizer.decode(ids)
+        return text.replace("</w>", " ").strip()  # CLIP's ends of words, if nothing decodes them
 
     def _condition(self, found: list[Encoded]) -> Condition:
         return Condition(self.join([tuple(self._here(t) for t in one) for one in found]))  # type: ignore[misc]
@@ -352,16 +377,28 @@ class Text(Conditioner):
         """States in the network's precision, masks in whole numbers, both where it is."""
         if tensor is None:
             return None
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device or tensor.device, dtype)
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def text_states(self, cond: Condition) -> Tensor:
         """The text encoder's hidden states within a condition, `[n, window, d]`."""
         return cond.tensors["text"]
 
     def signature(self, prompts: list[str]) -> list[Any]:
-        """Token ids."""
-        return [tuple(ids) for ids in self.pieces(prompts)]
+        """Token ids of every encoder."""
+        each = [[tuple(ids) for ids in stream.pieces(prompts)] for stream in self.streams]
+        return list(zip(*each, strict=True))
+
+
+def padded(rows: Sequence[Sequence[int]], width: int, filler: int) -> tuple[Tensor, Tensor]:
+    """Token ids `[n, width]`, filled up, and their mask.
+
+    Tokenizers that pad keep how they do it in a state, which threads would share.
+    """
+    ids = torch.full((len(rows), width), filler)
+    mask = torch.zeros_like(ids)
+    for line, on, row in zip(ids, mask, rows, strict=True):
+        line[: len(row)], on[: len(row)] = torch.tensor(row), 1
+    return ids, mask
 
 
 def check_fits(prompt: str, ids: list[int], room: int) -> None:
@@ -423,11 +460,8 @@ def vectors_spelled_out(text: str, added: dict[str, int]) -> str:
         added: The tokenizer's added tokens.
     """
     for token in added:
-        if token in text and f"{token}_1" in added:
-            parts, n = [token], 1
-            while f"{token}_{n}" in added:
-                parts.append(f"{token}_{n}")
-                n += 1
-            if " ".join(parts) not in text:
-                text = text.replace(token, " ".join(parts))
+        more = takewhile(added.__contains__, (f"{token}_{n}" for n in count(1)))
+        whole = " ".join([token, *more])
+        if token in text and whole not in text:
+            text = text.replace(token, whole)
     return text

@@ -10,7 +10,6 @@ References:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from .backbone import Backbone
 from .cards import Card
-from .codec import Pixels
+from .codec import Pixels, square_side
 from .conditioner import ClassTable, Condition
 from .denoiser import UNet
 from .family import Family, Parts
@@ -31,14 +30,10 @@ class ClassUNet(UNet):
 
     def _run(self, x: Tensor, step: Tensor, cond: Condition) -> Tensor:
         soft = cond.tensors.get("embedding")
-        rows = cond.tensors["class"] if soft is None else torch.zeros_like(step, dtype=torch.long)
-        embedded = (
-            nullcontext()
-            if soft is None
-            else output_replaced(self.network.class_embedding, lambda output: soft)
-        )
-        with embedded:
-            return self.network(x, step, class_labels=rows, return_dict=False)[0]
+        if soft is None:
+            return self.network(x, step, cond.tensors["class"], return_dict=False)[0]
+        with output_replaced(self.network.class_embedding, lambda output: soft):
+            return self.network(x, step, torch.zeros_like(step).long(), return_dict=False)[0]
 
 
 def build(parts: Parts, card: Card) -> Backbone:
@@ -47,8 +42,10 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network without class labels, or names that do not fit their number.
     """
-    config = parts["unet"].config
-    codec = _pixels(config.in_channels, config.sample_size, card)
+    config, patch = parts["unet"].config, card.patch
+    step = 2 / 255 if card.grey_step is None else card.grey_step
+    side = square_side(config.sample_size) * patch
+    codec = Pixels(config.in_channels // patch**2, side, step, patch)
     table, unet = class_unet(parts["unet"], parts["scheduler"], card)
     return Backbone(card.name, codec, table, unet, template="{}")
 
@@ -67,13 +64,6 @@ def class_unet(network: Any, scheduler: Any, card: Card) -> tuple[ClassTable, Cl
     unet = ClassUNet(network, scheduler, card.prediction)
     rows = network.config.num_class_embeds
     return ClassTable(card.classes, rows, unet.device, network.class_embedding), unet
-
-
-def _pixels(channels: int, side: Any, card: Card) -> Pixels:
-    """Pixels of the side that the network's input fills in blocks of the card's `patch`."""
-    step = 2 / 255 if card.grey_step is None else card.grey_step
-    side = side * card.patch if isinstance(side, int) else side
-    return Pixels(channels // card.patch**2, side, step, card.patch)
 
 
 FAMILY = Family(

@@ -46,18 +46,10 @@ def build(parts: Parts, card: Card) -> Backbone:
             f"the U-Net takes {channels} channels and gives {unet.config.out_channels}; DeepFloyd "
             "IF takes 3 and gives 3, or 6 with a variance."
         )
-    stream = TextStream(
-        parts["tokenizer"], parts["text_encoder"], window=WINDOW, start=False, lower=True,
-        masked=True,
-    )  # fmt: skip
+    stream = TextStream(parts, window=WINDOW, start=False, lower=True, masked=True)
     denoiser = UNet(unet, parts["scheduler"], card.prediction)
-    return Backbone(
-        card.name,
-        Pixels(3, unet.config.sample_size),
-        Text(stream, denoiser.dtype, denoiser.device),
-        denoiser,
-        attention=cross_attention_modules(unet),
-    )
+    codec, text = Pixels(3, unet.config.sample_size), Text([stream], denoiser)
+    return Backbone(card.name, codec, text, denoiser, attention=cross_attention_modules(unet))
 
 
 FAMILY = Family(

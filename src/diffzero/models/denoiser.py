@@ -11,18 +11,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..options import check_value, one_of
 from ..schedule import DiscreteSchedule, RectifiedFlowSchedule, Schedule
+from .codec import clamp
 from .conditioner import Condition
 from .limits import check_values
 
 Parametrisation = Literal["epsilon", "sample", "v_prediction", "flow"]
-PARAMETRISATIONS = ("epsilon", "sample", "v_prediction", "flow")
+PARAMETRISATIONS = get_args(Parametrisation)
 Target = Literal["eps", "x", "v"]
 OTHER_NOISE = {  # how names of schedulers begin, and what the networks that they belong to are
     "LCM": "distilled to draw in few steps (a latent consistency model, or its LoRA)",
@@ -163,11 +165,6 @@ class Limits:
             s = torch.quantile(flat.abs(), self.quantile, dim=1).clamp(1, self.most)[:, None]
             return (flat.clamp(-s, s) / s).view(x.shape).to(x.dtype)
         return x if self.clip is None else clamp(x, self.clip)
-
-
-def clamp(x: Tensor, most: float = 1.0) -> Tensor:
-    """`x` within `[-most, most]`; infinity becomes NaN, so that an overflow is never hidden."""
-    return (x + 0 * x).clamp(-most, most)
 
 
 class Denoiser(ABC):
@@ -363,8 +360,5 @@ def check_parametrisation(value: str) -> Parametrisation:
     Raises:
         InputError: an unknown one.
     """
-    if not isinstance(value, str) or value not in PARAMETRISATIONS:
-        raise InputError(
-            f"prediction type must be one of {', '.join(PARAMETRISATIONS)}; got {value!r}."
-        )
+    check_value("prediction type", value, one_of(*PARAMETRISATIONS))
     return value  # type: ignore[return-value]

@@ -24,7 +24,7 @@ from torch.nn.functional import one_hot
 from ..errors import InputError
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import ClassTable, Condition
 from .denoiser import DiscreteNetwork
 from .family import Family, Parts
@@ -63,35 +63,22 @@ def build(parts: Parts, card: Card) -> Backbone:
     """DiT of its parts. Names of classes are the card's, or the pipeline's, or numbers.
 
     Raises:
-        InputError: parts or names that do not fit each other.
+        InputError: parts or names that do not fit each other, or norms that are not DiT's.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    config = network.config
-    check_channels(config.in_channels, vae)
-    check_classes(config)
-    classes, n = [str(i) for i in range(config.num_embeds_ada_norm)], config.num_embeds_ada_norm
-    synonyms = numbers_of(parts.get("pipeline", {}))
+    network, config = parts["transformer"], parts["transformer"].config
+    codec = latents_for(network, parts["vae"])
+    if config.norm_type != "ada_norm_zero":
+        raise InputError(f"a transformer with {config.norm_type} reads no classes and is no DiT.")
+    n = config.num_embeds_ada_norm
+    classes, synonyms = [str(i) for i in range(n)], numbers_of(parts.get("pipeline", {}))
     if beyond := [i for i in synonyms.values() if not 0 <= i < n]:
         raise InputError(f"id2label names the class {beyond[0]}; the network has {n} of them.")
-    spelled: dict[int, str] = {}
-    for name, number in synonyms.items():
-        spelled.setdefault(number, name)
+    spelled = {number: name for name, number in reversed(synonyms.items())}  # by the first
     names = card.classes or [spelled.get(i, classes[i]) for i in range(n)]
     denoiser = DiTTransformer(network, parts["scheduler"], card.prediction)
     table = DiTClasses(names, n + 1, denoiser.device, None)
     table.numbers = {name: i for i, name in enumerate(classes)} | synonyms | table.numbers
-    codec = Latents(vae, config.sample_size)
     return Backbone(card.name, codec, table, denoiser, template="{}", halvings=1)
-
-
-def check_classes(config: Any) -> None:
-    """Refuse a transformer that reads no classes.
-
-    Raises:
-        InputError: one whose norms are not DiT's.
-    """
-    if config.norm_type != "ada_norm_zero":
-        raise InputError(f"a transformer with {config.norm_type} reads no classes and is no DiT.")
 
 
 def numbers_of(pipeline: Mapping[str, Any]) -> dict[str, int]:

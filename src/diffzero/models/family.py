@@ -30,6 +30,15 @@ FAMILIES = {
     "z-image": "z_image",
     "flux2": "flux2",
 }
+# Pipelines made of a family's classes that are no classifiers: (how the name ends, what they do).
+RELATIVES = {
+    "KontextPipeline": "edits an image that it sees in its input",
+    "KontextInpaintPipeline": "edits an image that it sees in its input",
+    "FillPipeline": "fills holes of an image that it sees in its input",
+    "ControlPipeline": "sees an image in its input",
+    "ControlNetPipeline": "sees an image in its input",
+    "InstructPix2PixPipeline": "edits an image that it sees in its input",
+}
 
 
 @dataclass(frozen=True)
@@ -88,36 +97,21 @@ def family_of_pipeline(name: str, where: Any) -> Family:
     """The family of a pipeline's class.
 
     Raises:
-        InputError: a pipeline that is not supported.
+        InputError: a pipeline that is not supported, or sees images in its input.
     """
     for family in families():
         if name in family.pipelines:
             return family
-    _refuse_relatives(name, where)
-    known = ", ".join(family.pipelines[0] for family in families() if family.pipelines)
-    raise InputError(
-        f"{where}: a {name[:60] or 'pipeline of unknown class'} is not supported yet; {known} and "
-        "CLIP models are."
-    )
-
-
-# Pipelines made of a family's classes that are no classifiers: (how the name ends, what they do).
-RELATIVES = {
-    "KontextPipeline": "edits an image that it sees in its input",
-    "KontextInpaintPipeline": "edits an image that it sees in its input",
-    "FillPipeline": "fills holes of an image that it sees in its input",
-    "ControlPipeline": "sees an image in its input",
-    "ControlNetPipeline": "sees an image in its input",
-    "InstructPix2PixPipeline": "edits an image that it sees in its input",
-}
-
-
-def _refuse_relatives(name: str, where: Any) -> None:
     for end, what in RELATIVES.items():
         if name.endswith(end):
             raise InputError(
                 f"{where}: a {name} {what}, so that its errors say little of a class."
             )
+    known = ", ".join(family.pipelines[0] for family in families() if family.pipelines)
+    raise InputError(
+        f"{where}: a {name[:60] or 'pipeline of unknown class'} is not supported yet; {known} and "
+        "CLIP models are."
+    )
 
 
 def check_class(family: Family, part: str, name: str, where: Any) -> None:

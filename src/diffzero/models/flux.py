@@ -23,23 +23,20 @@ from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
 from .codec import Latents
-from .conditioner import Condition, Encoded, TextStream
+from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .texts import Texts
 
 WINDOWS = {True: 512, False: 256}  # tokens of T5: of [dev], which embeds guidance, and [schnell]
 SIDE = 128  # of x_0 where the card says no resolution: 1024 pixels
 
 
-class FluxText(Texts):
+class FluxText(Text):
     """T5, and CLIP's vector. Attention maps and learned words are T5's."""
 
     def join(self, found: list[Encoded]) -> dict[str, Tensor]:
         """T5's states and CLIP's vector."""
-        pooled = found[1][1]
-        assert pooled is not None
-        return {"text": found[0][0], "pooled": pooled}
+        return {"text": found[0][0], "pooled": found[1][1]}
 
 
 class FluxTransformer(FlowNetwork):
@@ -91,16 +88,13 @@ def build(parts: Parts, card: Card) -> Backbone:
         )
     guided = network.config.guidance_embeds
     window = card.window or WINDOWS[guided]
-    streams = [
-        TextStream(parts["tokenizer_2"], parts["text_encoder_2"], window=window, start=False),
-        TextStream(parts["tokenizer"], parts["text_encoder"]),
-    ]
+    streams = [TextStream(parts, "_2", window=window, start=False), TextStream(parts)]
     denoiser = FluxTransformer(network)
     denoiser.guidance = card.guidance_value or 1.0
     return Backbone(
         card.name,
         Latents(vae, SIDE),
-        FluxText(streams, denoiser.dtype, denoiser.device),
+        FluxText(streams, denoiser),
         denoiser,
         attention=cross_attention_modules(network),
         halvings=1,

@@ -16,15 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from .backbone import Backbone
 from .cards import Card
-from .codec import AT_ONCE, Latents, check_channels
+from .codec import Latents, check_channels
 from .conditioner import Condition
 from .family import Family, Parts
 from .flux import FluxTransformer
-from .language import LanguageText
+from .language import ChatText
 
 WINDOW = 512  # tokens of Qwen, the chat's included
 SIDE = 64  # of x_0 where the card says no resolution: 1024 pixels
@@ -32,6 +31,8 @@ SIDE = 64  # of x_0 where the card says no resolution: 1024 pixels
 
 class PatchLatents(Latents):
     """Patches of the posterior's mean, `(unshuffle(E(image)) - mean) / std` of each channel."""
+
+    patch = 2
 
     def __init__(self, vae: Any, side: int) -> None:
         config = vae.config
@@ -42,32 +43,11 @@ class PatchLatents(Latents):
         self.shift = vae.bn.running_mean.detach().view(-1, 1, 1)
         self.scale = 1 / variance.detach().sqrt().view(-1, 1, 1)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Normalised patches."""
-        parts = images.to(self.vae.device, self.vae.dtype).split(AT_ONCE)
-        z = pixel_unshuffle(torch.cat([self.vae.encode(p).latent_dist.mean for p in parts]), 2)
-        return (z - self.shift) * self.scale
 
-    def decode(self, x: Tensor) -> Tensor:
-        """The way back, clipped."""
-        z = pixel_shuffle(x.to(self.vae.device, self.vae.dtype) / self.scale + self.shift, 2)
-        out = torch.cat([self.vae.decode(part).sample for part in z.split(AT_ONCE)])
-        return (out + 0 * out).clamp(-1, 1)  # infinity becomes NaN
-
-
-class Flux2Text(LanguageText):
+class Flux2Text(ChatText):
     """Three of Qwen's layers, whose padding the network reads."""
 
-    layers, masked = (8, 17, 26), False
-
-    def framed(self, prompt: str) -> str:
-        """A user's turn, and the beginning of an answer without thoughts."""
-        return self.stream.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
+    layers, masked, thinking = (8, 17, 26), False, False
 
 
 class Flux2Transformer(FluxTransformer):
@@ -96,10 +76,7 @@ def build(parts: Parts, card: Card) -> Backbone:
     network, codec = parts["transformer"], PatchLatents(parts["vae"], SIDE)
     check_channels(network.config.in_channels // 4, parts["vae"])
     denoiser = Flux2Transformer(network)
-    text = Flux2Text(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
+    text = Flux2Text(parts, card.window or WINDOW, denoiser)
     model = Backbone(card.name, codec, text, denoiser)
     if parts.get("pipeline", {}).get("is_distilled"):
         model.distilled = True

@@ -7,8 +7,8 @@ from pathlib import Path
 from ..errors import InputError
 from ..reach import SECONDS, ask, hub_client, is_away, trouble
 from .cards import Card, cards
-from .checkpoint import read_json
-from .family import Family, family_named, family_of_pipeline
+from .checkpoint import family_of_index
+from .family import Family, family_named
 
 OTHERS = ("*.fp16.*", "*.bf16.*", "*non_ema*", "*.fp16-*", "*.bf16-*")
 
@@ -47,12 +47,10 @@ def fetch(repository: str, revision: str | None, variant: str | None, allow_pick
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        index = Path(
-            hf_hub_download(
-                repository, "model_index.json", revision=revision, etag_timeout=SECONDS
-            )
+        index = hf_hub_download(
+            repository, "model_index.json", revision=revision, etag_timeout=SECONDS
         )
-        family = family_of_pipeline(str(read_json(index).get("_class_name", "")), repository)
+        family = family_of_index(Path(index), repository)
     except EntryNotFoundError as error:
         here = type(error).__name__ == "LocalEntryNotFoundError"
         if here and not _is_cached_clip(repository, revision):
@@ -88,15 +86,13 @@ def _has_weights(folder: Path, part: str, family: Family) -> bool:
 
 def _wanted(family: Family, variant: str | None, allow_pickle: bool) -> list[str]:
     kinds = ["*.json", "*.txt", "*.model"]
-    weights = f"*.{variant}*.safetensors" if variant else "*.safetensors"
+    weights = [f"*.{variant}*.safetensors" if variant else "*.safetensors"]
+    weights += ["*.bin"] if allow_pickle else []
     if family.name == "clip":
-        return [*kinds, weights, *(["*.bin"] if allow_pickle else []), "card.yaml"]
-    found = ["model_index.json", "card.yaml"]
-    for part in family.parts:
-        found += [f"{part}/{kind}" for kind in kinds]
-        if part in family.weighted:
-            found += [f"{part}/{weights}", *([f"{part}/*.bin"] if allow_pickle else [])]
-    return found
+        return [*kinds, *weights, "card.yaml"]
+    every = [f"{part}/{kind}" for part in family.parts for kind in kinds]
+    every += [f"{part}/{kind}" for part in family.weighted for kind in weights]
+    return ["model_index.json", "card.yaml", *every]
 
 
 def _why(card: Card, error: BaseException) -> str:

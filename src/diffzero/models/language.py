@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .conditioner import Condition, Conditioner
+from .conditioner import Condition, Conditioner, padded
+from .family import Parts
 from .hooks import output_seen
 
 AT_ONCE = 32  # prompts
@@ -31,11 +32,10 @@ class LanguageText(Conditioner):
     prompts out of tokens (attention maps, learned words) cannot use it.
 
     Args:
-        tokenizer: As the checkpoint has it.
-        encoder: Its language model; the weights are used in place, and its head is not run.
+        parts: A checkpoint's `tokenizer`, and its language model as `text_encoder`, of which the
+            weights are used in place, and the head is not run.
         window: Tokens that the network is given, padding included.
-        dtype: Of the network that reads the states.
-        device: Of that network.
+        reader: The denoiser, in whose precision and place conditions are given.
 
     Attributes:
         layers: Blocks whose outputs are the states, side by side; the model's own last states if
@@ -50,12 +50,10 @@ class LanguageText(Conditioner):
     masked: bool = True
     mixes: bool = True
 
-    def __init__(
-        self, tokenizer: Any, encoder: Any, window: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.stream = LanguageStream(tokenizer, encoder.eval())
+    def __init__(self, parts: Parts, window: int, reader: Any) -> None:
+        self.stream = LanguageStream(parts["tokenizer"], parts["text_encoder"].eval())
         self.streams, self.window = [self.stream], window
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device = reader.dtype, reader.device
 
     def framed(self, prompt: str) -> str:
         """What the language model reads of a prompt."""
@@ -93,11 +91,7 @@ class LanguageText(Conditioner):
                 f"The model reads {self.window} tokens with what stands around a prompt; "
                 f"{long[:60]!r}... has more. Shorten the label or the template."
             )
-        # Padded here: a tokenizer that pads keeps that in a state which threads would share.
-        ids = torch.full((len(found), length), self.stream.tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for line, on, row in zip(ids, mask, found, strict=True):
-            line[: len(row)], on[: len(row)] = torch.tensor(row), 1
+        ids, mask = padded(found, length, self.stream.tokenizer.pad_token_id)
         inner = self.stream.encoder
         inner = getattr(inner, "model", inner)  # without the head, which predicts words
         mask = mask.to(inner.device)
@@ -125,3 +119,22 @@ class LanguageText(Conditioner):
                 "cannot be mixed; use another method than weighted."
             )
         return super().mix(cond, weights)
+
+
+class ChatText(LanguageText):
+    """Prompts as a user's turn of a chat.
+
+    Attributes:
+        thinking: The answer may begin with thoughts; else it begins after none.
+    """
+
+    thinking: bool
+
+    def framed(self, prompt: str) -> str:
+        """A user's turn, and the beginning of the answer."""
+        return self.stream.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=self.thinking,
+        )

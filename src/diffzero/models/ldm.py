@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .ddpm import class_unet
 from .family import Family, Parts
 
@@ -24,10 +24,9 @@ def build(parts: Parts, card: Card) -> Backbone:
         InputError: parts that do not fit each other, a U-Net without class labels, or names that
             do not fit their number.
     """
-    network, vae = parts["unet"], parts["vqvae"]
-    check_channels(network.config.in_channels, vae)
+    network = parts["unet"]
+    codec = latents_for(network, parts["vqvae"])
     table, unet = class_unet(network, parts["scheduler"], card)
-    codec = Latents(vae, network.config.sample_size)
     halvings = len(network.config.block_out_channels) - 1
     return Backbone(card.name, codec, table, unet, template="{}", halvings=halvings)
 

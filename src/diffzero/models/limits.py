@@ -28,11 +28,10 @@ _THREE = Check(
 _AXES = several(
     Check("an even number from 2 to 1,024", lambda v: whole(2, 1024).fits(v) and v % 2 == 0)
 )
-_SIDES = whole(1, MOST_SIDE) | Check(
+_SIDE = whole(1, MOST_SIDE)
+_SIDES = _SIDE | Check(
     f"named sides from 1 to {MOST_SIDE:,}",
-    lambda v: (
-        isinstance(v, dict) and bool(v) and all(whole(1, MOST_SIDE).fits(s) for s in v.values())
-    ),
+    lambda v: isinstance(v, dict) and several(_SIDE).fits([*v.values()]),
 )
 
 _NAMES_OF_CLASSES = NOTHING | Check(

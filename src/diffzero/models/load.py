@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import InputError, said
 from ..options import FLAG, NOTHING, WORDS, check_value, nearest, one_of, short, whole
 from ..prompts import check_labels
@@ -56,23 +58,20 @@ def load(
         InputError: no such model, a missing or half-written checkpoint, a pickle, a format that
             is not supported, a device that is not there.
     """
-    device = device if isinstance(device, str) else str(device) if _is_device(device) else device
-    for argument, value, check in (
-        ("device", device, WORDS),
-        ("dtype", dtype, DTYPE | NOTHING),
-        ("allow_pickle", allow_pickle, FLAG),
-        ("resolution", resolution, whole(1, MOST_SIDE) | NOTHING),
-    ):
-        check_value(argument, value, check)
-    if classes is not None:
-        classes = check_labels(classes, least=1)
+    device = str(device) if isinstance(device, torch.device) else device
+    check_value("device", device, WORDS)
+    check_value("dtype", dtype, DTYPE | NOTHING)
+    check_value("allow_pickle", allow_pickle, FLAG)
+    check_value("resolution", resolution, whole(1, MOST_SIDE) | NOTHING)
+    names = None if classes is None else check_labels(classes, least=1)
     if isinstance(source, str | Path):
-        aside = None if text_device is None else place_of(text_device)
-        model = _from_name(str(source), place_of(device), dtype, allow_pickle, classes, aside)
+        place = place_of(device)
+        aside = place if text_device is None else place_of(text_device)
+        model = _from_name(str(source), place, aside, dtype, allow_pickle, names)
     elif isinstance(source, Backbone | ClipBackbone):
         model = _as_it_is(source, device, dtype)
     else:
-        model = _from_pipeline(source, device, dtype, classes)
+        model = _from_pipeline(source, device, dtype, names)
     if resolution is None:
         return model
     if not isinstance(model, Backbone):
@@ -83,10 +82,10 @@ def load(
 def _from_name(
     name: str,
     place: Any,
+    text_place: Any,
     dtype: str | None,
     allow_pickle: bool,
-    classes: Sequence[str] | None,
-    text_place: Any = None,
+    classes: list[str] | None,
 ) -> Any:
     known = cards()
     card = known[name] if name in known else _card_of(name)
@@ -100,10 +99,10 @@ def _from_name(
     if name not in known:
         card = card_of_folder(path, family.name, name=card.name)
     if classes is not None:
-        card = replace(card, classes=list(classes))
+        card = replace(card, classes=classes)
     with quiet():
-        wanted = dtype_of(dtype, card, place)
-        parts = read_parts(path, family, wanted, place, allow_pickle, text_place)
+        wanted = named_dtype(dtype or ("float32" if place.type == "cpu" else card.dtype))
+        parts = read_parts(path, family, wanted, place, text_place, allow_pickle)
         return finished(family.name, parts, card)
 
 
@@ -176,25 +175,14 @@ def finished(family: str, parts: Parts, card: Card) -> Any:
     return model
 
 
-def _is_device(device: Any) -> bool:
-    import torch
-
-    return isinstance(device, torch.device)
-
-
 def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
     """A model that is loaded already, if it is as the caller wants it."""
-    import torch
-
-    same = device == "auto"
+    same, here = device == "auto", model.device
     with suppress(RuntimeError):  # no device at all
         wanted = torch.device(device)
-        same = same or (wanted.type, wanted.index or 0) == (
-            model.device.type,
-            model.device.index or 0,
-        )
+        same = same or (wanted.type, wanted.index or 0) == (here.type, here.index or 0)
     for word, given, has, fits in (
-        ("device", device, model.device, same),
+        ("device", device, here, same),
         ("dtype", dtype, model.dtype, dtype in (None, str(model.dtype).removeprefix("torch."))),
     ):
         if not fits:
@@ -205,9 +193,7 @@ def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
     return model
 
 
-def _from_pipeline(
-    source: Any, device: str, dtype: str | None, classes: Sequence[str] | None
-) -> Any:
+def _from_pipeline(source: Any, device: str, dtype: str | None, classes: list[str] | None) -> Any:
     from diffusers import DiffusionPipeline
 
     if not isinstance(source, DiffusionPipeline):
@@ -229,11 +215,10 @@ def _from_pipeline(
                 f"{name}: the pipeline has no {part}; it needs {', '.join(family.parts)}. Load it "
                 "with all of them."
             )
-        check_class(family, part, type(found).__name__, name)
+        kind = type(found).__name__
+        check_class(family, part, kind, name)
         _check_weights(found, part, name, dtype)
-        parts[part] = dict(found.config) if part == "scheduler" else found
-        if part == "scheduler":
-            parts[part].setdefault("_class_name", type(found).__name__)
+        parts[part] = {"_class_name": kind, **found.config} if part == "scheduler" else found
     if getattr(source, "image_encoder", None) is not None:
         raise InputError(
             f"{name}: a pipeline with an image encoder (IP-Adapter) is not supported; unload it."
@@ -244,9 +229,7 @@ def _from_pipeline(
     for part in family.weighted if moves else ():
         if part in parts:
             parts[part].to(**moves)
-    card = Card(
-        name=name, family=family.name, source=name, classes=None if classes is None else [*classes]
-    )
+    card = Card(name=name, family=family.name, source=name, classes=classes)
     return finished(family.name, parts, card)
 
 
@@ -309,8 +292,6 @@ def place_of(device: str) -> Any:
     Raises:
         InputError: one that is not there.
     """
-    import torch
-
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("mps"):
@@ -330,18 +311,11 @@ def place_of(device: str) -> Any:
     return place
 
 
-def dtype_of(dtype: str | None, card: Card, place: Any) -> Any:
-    """The torch dtype that is wanted: float32 on a CPU and the card's elsewhere if None."""
-    return named_dtype(dtype or ("float32" if place.type == "cpu" else card.dtype))
-
-
 def named_dtype(name: str) -> Any:
     """The torch dtype of this name.
 
     Raises:
         InputError: an unknown one.
     """
-    import torch
-
     check_value("dtype", name, DTYPE)
     return getattr(torch, name)

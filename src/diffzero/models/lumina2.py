@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition
 from .denoiser import FlowNetwork
 from .family import Family, Parts
@@ -56,16 +56,11 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network that sees an image in its input.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    check_channels(network.config.in_channels, vae)
-    denoiser = LuminaTransformer(network)
-    text = LuminaText(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
-    config = network.config
+    network, config = parts["transformer"], parts["transformer"].config
     most = config.patch_size * min(config.axes_lens[1:])
-    codec = Latents(vae, min(config.sample_size, most), most)
+    codec = latents_for(network, parts["vae"], min(config.sample_size, most), most)
+    denoiser = LuminaTransformer(network)
+    text = LuminaText(parts, card.window or WINDOW, denoiser)
     return Backbone(card.name, codec, text, denoiser, halvings=1)
 
 

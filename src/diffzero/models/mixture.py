@@ -150,13 +150,8 @@ class MixtureBackbone(Backbone):
             raise InputError("Each row of weights must sum to 1.")
         names = [str(i) for i in range(k)] if classes is None else list(classes)
         self._exact = ExactDenoiser(weights, means, stds, schedule)
-        super().__init__(
-            "mixture",
-            RawPixels(tuple(means.shape[2:])),
-            Weights(names, means.device),
-            self._exact,
-            template="{}",
-        )
+        codec, table = RawPixels(tuple(means.shape[2:])), Weights(names, means.device)
+        super().__init__("mixture", codec, table, self._exact, template="{}")
 
     def log_prob(self, x: Tensor, s: float = 0.0) -> Tensor:
         """`log p(x | c)` in nats, `[b, k]`, of images `[b, *shape]`, clean or with noise of std s.

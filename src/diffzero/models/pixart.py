@@ -23,7 +23,7 @@ from ..errors import InputError
 from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import DiscreteNetwork
 from .family import Family, Parts
@@ -56,13 +56,12 @@ class PixArtTransformer(DiscreteNetwork):
             side = torch.tensor(x.shape[-2:], device=x.device, dtype=x.dtype) * self.factor
             sizes["resolution"] = side.expand(len(x), 2)
             sizes["aspect_ratio"] = (side[:1] / side[1:]).expand(len(x), 1)
-        bias = cond.tensors.get("bias")
         return self.network(
             x,
             encoder_hidden_states=cond.tensors["text"],
             timestep=step,
             added_cond_kwargs=sizes,
-            encoder_attention_mask=cond.tensors["mask"] if bias is None else bias.to(x.dtype),
+            encoder_attention_mask=cond.tensors["mask"],
             return_dict=False,
         )[0]
 
@@ -73,8 +72,8 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network that sees an image in its input, or a Sigma that wants sizes.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    check_channels(network.config.in_channels, vae)
+    network = parts["transformer"]
+    codec = latents_for(network, parts["vae"])
     new = "Sigma" in str(parts.get("pipeline", {}).get("_class_name", ""))
     if new and network.use_additional_conditions:
         raise InputError(
@@ -82,14 +81,10 @@ def build(parts: Parts, card: Card) -> Backbone:
             "was built with embeddings of sizes that no Sigma has; set it in "
             "transformer/config.json."
         )
-    stream = TextStream(
-        parts["tokenizer"], parts["text_encoder"], window=WINDOWS[new], start=False, lower=True,
-        masked=True,
-    )  # fmt: skip
-    codec = Latents(vae, network.config.sample_size)
+    stream = TextStream(parts, window=WINDOWS[new], start=False, lower=True, masked=True)
     denoiser = PixArtTransformer(network, parts["scheduler"], card.prediction)
     denoiser.factor = codec.factor
-    text = PixArtText(stream, denoiser.dtype, denoiser.device)
+    text = PixArtText([stream], denoiser)
     maps = cross_attention_modules(network)
     return Backbone(card.name, codec, text, denoiser, attention=maps, halvings=1)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition
 from .denoiser import FlowNetwork
 from .family import Family, Parts
@@ -57,12 +57,11 @@ class SanaTransformer(FlowNetwork):
     """Sana's network, which reads time as 1000 s, or as its `timestep_scale` of that."""
 
     def _run(self, x: Tensor, s: Tensor, cond: Condition) -> Tensor:
-        bias = cond.tensors.get("bias")
         output = self.network(
             x,
             encoder_hidden_states=cond.tensors["text"],
             timestep=1000 * self.network.config.timestep_scale * s.float(),
-            encoder_attention_mask=cond.tensors["mask"] if bias is None else bias.to(x.dtype),
+            encoder_attention_mask=cond.tensors["mask"],
             return_dict=False,
         )[0]
         return output[:, : x.shape[1]]  # some learned a variance beside it
@@ -74,16 +73,13 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network that sees an image in its input, or is told its guidance (Sprint).
     """
-    network, vae = parts["transformer"], parts["vae"]
-    check_channels(network.config.in_channels, vae)
+    network = parts["transformer"]
+    codec = latents_for(network, parts["vae"])
     if network.config.guidance_embeds:
         raise InputError("its network is told its guidance, as Sana Sprint's is; load Sana.")
     denoiser = SanaTransformer(network)
-    text = SanaText(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
-    return Backbone(card.name, Latents(vae, network.config.sample_size), text, denoiser)
+    text = SanaText(parts, card.window or WINDOW, denoiser)
+    return Backbone(card.name, codec, text, denoiser)
 
 
 FAMILY = Family(

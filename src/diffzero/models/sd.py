@@ -11,7 +11,7 @@ from ..errors import InputError
 from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Text, TextStream
 from .denoiser import UNet
 from .family import Family, Parts
@@ -32,8 +32,7 @@ def build(parts: Parts, card: Card) -> Backbone:
         InputError: a U-Net that takes more than latents and text (inpainting, editing, SDXL,
             distilled guidance), or that does not fit the VAE.
     """
-    unet, vae = parts["unet"], parts["vae"]
-    config = unet.config
+    unet, config = parts["unet"], parts["unet"].config
     for name in OTHER_INPUTS:
         if getattr(config, name, None) is not None:
             raise InputError(
@@ -41,19 +40,13 @@ def build(parts: Parts, card: Card) -> Backbone:
                 f"{getattr(config, name)!r}): models with image prompts, distilled guidance or "
                 "sizes as input are not supported yet."
             )
-    codec = Latents(vae, config.sample_size)
-    check_channels(config.in_channels, vae)
+    codec = latents_for(unet, parts["vae"])
     masked = bool(getattr(parts["text_encoder"].config, "use_attention_mask", False))
-    stream = TextStream(parts["tokenizer"], parts["text_encoder"], masked=masked)
+    stream = TextStream(parts, masked=masked)
     denoiser = UNet(unet, parts["scheduler"], card.prediction)
-    return Backbone(
-        card.name,
-        codec,
-        Text(stream, denoiser.dtype, denoiser.device),
-        denoiser,
-        attention=cross_attention_modules(unet),
-        halvings=len(config.block_out_channels) - 1,
-    )
+    text, maps = Text([stream], denoiser), cross_attention_modules(unet)
+    halvings = len(config.block_out_channels) - 1
+    return Backbone(card.name, codec, text, denoiser, attention=maps, halvings=halvings)
 
 
 FAMILY = Family(

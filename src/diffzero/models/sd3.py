@@ -19,16 +19,15 @@ from ..errors import InputError
 from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
-from .conditioner import Condition, Encoded, TextStream
+from .codec import latents_for
+from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .texts import Texts
 
 WINDOW = 256  # of T5, as the pipeline has it
 
 
-class SD3Text(Texts):
+class SD3Text(Text):
     """Two CLIP encoders and, if it is there, T5. Learned words are CLIP's alone."""
 
     width, window = 4096, WINDOW  # of T5's states, and so of the network's text
@@ -38,8 +37,7 @@ class SD3Text(Texts):
         clip, pooled = torch.cat([f[0] for f in found[:2]], -1), [f[1] for f in found[:2]]
         clip = pad(clip, (0, self.width - clip.shape[-1]))
         t5 = found[2][0] if len(found) > 2 else clip.new_zeros(len(clip), self.window, self.width)
-        whole = [vector for vector in pooled if vector is not None]
-        return {"text": torch.cat([clip, t5], 1), "pooled": torch.cat(whole, -1)}
+        return {"text": torch.cat([clip, t5], 1), "pooled": torch.cat(pooled, -1)}
 
 
 class SD3Transformer(FlowNetwork):
@@ -61,33 +59,27 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: networks that see an image in their input, or text encoders of other widths.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    config, window = network.config, card.window or WINDOW
-    check_channels(config.in_channels, vae)
-    streams = [
-        TextStream(parts["tokenizer"], parts["text_encoder"], layer=-2),
-        TextStream(parts["tokenizer_2"], parts["text_encoder_2"], layer=-2),
-    ]
+    network, window = parts["transformer"], card.window or WINDOW
+    config = network.config
+    most = config.pos_embed_max_size * config.patch_size
+    codec = latents_for(network, parts["vae"], min(config.sample_size, most), most)
+    streams = [TextStream(parts, end, layer=-2) for end in ("", "_2")]
     pooled = sum(stream.encoder.config.projection_dim for stream in streams)
-    widths = [sum(s.encoder.config.hidden_size for s in streams), config.joint_attention_dim]
+    clip = sum(stream.encoder.config.hidden_size for stream in streams)
+    t5 = width = config.joint_attention_dim
     _check_third(parts)
     if "text_encoder_3" in parts and "tokenizer_3" in parts:
-        encoder = parts["text_encoder_3"]
-        streams.append(TextStream(parts["tokenizer_3"], encoder, window=window, start=False))
-        widths.insert(1, encoder.config.d_model)
-    if pooled != config.pooled_projection_dim or widths != sorted(widths) or (
-        len(widths) > 2 and widths[1] != widths[2]
-    ):  # fmt: skip
+        streams.append(TextStream(parts, "_3", window=window, start=False))
+        t5 = parts["text_encoder_3"].config.d_model
+    if pooled != config.pooled_projection_dim or clip > width or t5 != width:
         raise InputError(
-            f"the network reads text {config.joint_attention_dim} wide and vectors of "
+            f"the network reads text {width} wide and vectors of "
             f"{config.pooled_projection_dim}; these text encoders are not the ones it was "
             "trained with."
         )
     denoiser = SD3Transformer(network)
-    text = SD3Text(streams, denoiser.dtype, denoiser.device)
-    text.width, text.window = config.joint_attention_dim, window
-    side = min(config.sample_size, most := config.pos_embed_max_size * config.patch_size)
-    codec = Latents(vae, side, most)
+    text = SD3Text(streams, denoiser)
+    text.width, text.window = width, window
     maps = cross_attention_modules(network)
     return Backbone(card.name, codec, text, denoiser, attention=maps, halvings=1)
 
@@ -103,9 +95,6 @@ def _check_third(parts: Parts) -> None:
             )
 
 
-CLIP_TOKENS, T5_TOKENS = (
-    (name, f"{name}Fast") for name in ("CLIPTokenizer", "T5Tokenizer")
-)  # fmt: skip
 FAMILY = Family(
     "sd3",
     tuple(f"StableDiffusion3{kind}Pipeline" for kind in ("", "Img2Img", "Inpaint", "PAG")),
@@ -115,9 +104,9 @@ FAMILY = Family(
         "text_encoder": ("CLIPTextModelWithProjection",),
         "text_encoder_2": ("CLIPTextModelWithProjection",),
         "text_encoder_3": ("T5EncoderModel",),
-        "tokenizer": CLIP_TOKENS,
-        "tokenizer_2": CLIP_TOKENS,
-        "tokenizer_3": T5_TOKENS,
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_3": ("T5Tokenizer", "T5TokenizerFast"),
         "scheduler": (),
     },
     build,

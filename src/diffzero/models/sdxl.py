@@ -19,23 +19,20 @@ from ..errors import InputError
 from .attention import cross_attention_modules
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
-from .conditioner import Condition, Encoded, TextStream
+from .codec import latents_for
+from .conditioner import Condition, Encoded, Text, TextStream
 from .denoiser import UNet
 from .family import Family, Parts
-from .texts import Texts
 
 
-class XLText(Texts):
+class XLText(Text):
     """Two CLIP encoders. With `zeros` the empty prompt is zeros, not what they make of it."""
 
     zeros = True
 
     def join(self, found: list[Encoded]) -> dict[str, Tensor]:
         """States of both, the second's vector."""
-        pooled = found[1][1]
-        assert pooled is not None
-        return {"text": torch.cat([states for states, _, _ in found], -1), "pooled": pooled}
+        return {"text": torch.cat([f[0] for f in found], -1), "pooled": found[1][1]}
 
     def embed(self, prompts: list[str]) -> Condition:
         """Conditions of whole prompts."""
@@ -66,16 +63,15 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: the refiner, editing and consistency models, image prompts.
     """
-    unet, vae, pipeline = parts["unet"], parts["vae"], parts.get("pipeline", {})
+    unet, pipeline = parts["unet"], parts.get("pipeline", {})
     if "text_encoder" not in parts or pipeline.get("requires_aesthetics_score"):
         raise InputError("this is SDXL's refiner, which knows only weak noise; load the base.")
-    check_channels(unet.config.in_channels, vae)
-    first = TextStream(parts["tokenizer"], parts["text_encoder"], layer=-2)
-    second = TextStream(parts["tokenizer_2"], parts["text_encoder_2"], layer=-2)
-    check_conditions(unet.config, second.encoder.config.projection_dim)
+    codec = latents_for(unet, parts["vae"])
+    streams = [TextStream(parts, end, layer=-2) for end in ("", "_2")]
+    check_conditions(unet.config, parts["text_encoder_2"].config.projection_dim)
     denoiser = XLUNet(unet, parts["scheduler"], card.prediction)
-    denoiser.factor = (codec := Latents(vae, unet.config.sample_size)).factor
-    text = XLText([first, second], denoiser.dtype, denoiser.device)
+    denoiser.factor = codec.factor
+    text = XLText(streams, denoiser)
     text.zeros = bool(pipeline.get("force_zeros_for_empty_prompt", True))
     model = Backbone(card.name, codec, text, denoiser, attention=cross_attention_modules(unet))
     model.halvings = len(unet.config.block_out_channels) - 1

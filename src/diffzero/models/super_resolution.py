@@ -17,6 +17,9 @@ from torch import Tensor
 from ..errors import InputError
 from .backbone import Backbone
 
+# Parts of the pipeline that are not loaded.
+LEFT = ("tokenizer", "text_encoder", "safety_checker", "feature_extractor", "watermarker")
+
 
 class SuperResolution:
     """Enlarges what a first stage made, under the same captions.
@@ -61,14 +64,7 @@ class SuperResolution:
                     for name in ("scheduler", "image_noising_scheduler")
                 }
                 pipeline = IFSuperResolutionPipeline(
-                    tokenizer=None,
-                    text_encoder=None,
-                    unet=unet,
-                    **schedulers,
-                    safety_checker=None,
-                    feature_extractor=None,
-                    watermarker=None,
-                    requires_safety_checker=False,
+                    unet=unet, **schedulers, **dict.fromkeys(LEFT), requires_safety_checker=False
                 ).to(device)
         except OSError as error:
             raise InputError(

@@ -17,29 +17,20 @@ from torch import Tensor
 
 from .backbone import Backbone
 from .cards import Card
-from .codec import Latents, check_channels
+from .codec import latents_for
 from .conditioner import Condition
 from .denoiser import FlowNetwork
 from .family import Family, Parts
-from .language import LanguageText
+from .language import ChatText
 
 WINDOW = 512  # tokens of Qwen, the chat's included
 SIDE = 128  # of x_0 where the card says no resolution: 1024 pixels
 
 
-class ZImageText(LanguageText):
+class ZImageText(ChatText):
     """Qwen's last states but one."""
 
-    layers, mixes = (-2,), False
-
-    def framed(self, prompt: str) -> str:
-        """A user's turn, and the beginning of the answer."""
-        return self.stream.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=True,
-        )
+    layers, mixes, thinking = (-2,), False, True
 
 
 class ZImageTransformer(FlowNetwork):
@@ -58,15 +49,11 @@ def build(parts: Parts, card: Card) -> Backbone:
     Raises:
         InputError: a network that sees an image in its input.
     """
-    network, vae = parts["transformer"], parts["vae"]
-    check_channels(network.config.in_channels, vae)
-    denoiser = ZImageTransformer(network)
-    text = ZImageText(
-        parts["tokenizer"], parts["text_encoder"], card.window or WINDOW,
-        denoiser.dtype, denoiser.device,
-    )  # fmt: skip
+    network = parts["transformer"]
     most = 2 * min(network.config.axes_lens[1:])  # places are of 2 x 2
-    codec = Latents(vae, min(SIDE, most), most)
+    codec = latents_for(network, parts["vae"], min(SIDE, most), most)
+    denoiser = ZImageTransformer(network)
+    text = ZImageText(parts, card.window or WINDOW, denoiser)
     return Backbone(card.name, codec, text, denoiser, halvings=1)
 
 
