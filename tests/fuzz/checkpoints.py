@@ -187,7 +187,7 @@ KINDS: list[Kind] = [
         ("_class_name", ["a"], "text|not supported"), ("_class_name", {"a": 1}, "."),
         ("_class_name", "StableDiffusionXLPipeline", "text_encoder_2/ is missing"),
         ("_class_name", "os.system", "os.system is not supported"),
-        ("_class_name", "x" * 5000, "not supported"),
+        ("_class_name", "x" * 5000, "not supported"), ("_class_name", "\ud800", "text"),
         ("unet", None, WORKS), ("unet", "UNet2DConditionModel", WORKS), ("unet", 7, "unet"),
         ("unet", [None, None], "unet"), ("unet", ["diffusers", "UNet2DModel"], "UNet2DModel"),
         ("unet", ["diffusers", "FlaxUNet2DConditionModel"], "Flax"),

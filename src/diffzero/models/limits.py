@@ -10,7 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
-from ..options import FLAG, NOTHING, WORDS, Check, number, one_of, several, short, whole
+from ..options import (
+    FLAG,
+    NOTHING,
+    WORDS,
+    Check,
+    check_value,
+    number,
+    one_of,
+    several,
+    short,
+    whole,
+)
 
 MOST_LAYERS, MOST_WIDTH, MOST_ITEMS = 512, 2**24, 4096
 MOST_HEADS = 2**15  # heads times their width; the largest known has 4,096
@@ -100,8 +111,8 @@ def check_values(where: Any, file: str, data: Mapping[str, Any]) -> None:
         InputError: the first value that is not allowed.
     """
     for key, check in CHECKS.get(file, {}).items():
-        if key in data and not check.fits(data[key]):
-            raise InputError(f"{where}: {key} must be {check.says}; got {short(data[key])}.")
+        if key in data:
+            check_value(f"{where}: {key}", data[key], check)
     if file == "scheduler_config.json":
         _check_betas(where, data)
     if file == "config.json":
