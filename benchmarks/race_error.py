@@ -1,7 +1,7 @@
 """Does a race keep its delta? On the closed-form mixture, against dense draws, three schedules.
 
-    python benchmarks/race_error.py [--images 2000] [--draws 512] [--seed 0] [--min-draws 4]
-        [--variance successive] [--control]
+    python benchmarks/race_error.py [--images 2000] [--draws 512] [--seed 0] [--min-draws 2]
+        [--variance distance] [--no-control]
 
 Ten overlapping classes of two components, margins of all sizes. Every draw of every class
 is computed once, and races are replayed over them: the share of images on which a race's answer is
@@ -67,9 +67,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--min-draws", type=int, default=4)
-    parser.add_argument("--variance", default="successive", choices=VARIANCES)
-    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--min-draws", type=int, default=2)
+    parser.add_argument("--variance", default="distance", choices=VARIANCES)
+    parser.add_argument("--control", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     for name, schedule in SCHEDULES.items():
         backbone, x = problem(schedule, options.images, options.seed)
