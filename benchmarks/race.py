@@ -95,9 +95,8 @@ def stages(errors, first, keep, last):
 def races(kept, classifier, *, delta, max_draws, control, variance, min_draws):
     """Logits of races, their evaluations, and the draws of each leader."""
     rule = Rule(delta, min_draws, max_draws, variance=variance)
-    found = []
+    found, log_snr = [], classifier.backbone_.schedule.log_snr
     for errors, places, products in zip(*kept, strict=True):
-        log_snr = classifier.backbone_.schedule.log_snr
         t = torch.from_numpy(classifier.times_.at(places))
         shrink = shrinkage(log_snr(t).numpy()) if control else None
         found.append(simulate(errors, places, rule, products.astype(float), shrink))

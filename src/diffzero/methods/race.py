@@ -60,8 +60,11 @@ class Race(ErrorMethod):
     """Diffusion classifier that stops on evidence.
 
     A logit is minus the leader's mean error less the class's mean paired difference to the leader
-    over the draws that both saw. Where the card has temperatures of `elbo`, logits are brought to
-    the scale of `max_draws` draws, so that one temperature serves images that ended early or late.
+    over the draws that both saw; under `control`, draws to come are foretold in these means. What
+    `draw_errors` gives are the errors that the race compared, whose means these are; with
+    `control=False` they are those of `ELBO`. Where the card has temperatures of `elbo`, logits are
+    brought to the scale of `max_draws` draws, so that one temperature serves images that ended
+    early or late.
     No class ever gets probability zero. `facts` of each image say what stopped its race
     (`decided` or `max_draws`), the draws of each class, and the labels that hold the answer of
     infinitely many draws with probability 1 - delta (`label_set`).

@@ -74,8 +74,8 @@ class Race:
         self._adjusted = np.full((rule.max_draws, k), np.nan) if control else self._raw
         self._places, self._shrink = np.zeros((2, rule.max_draws))
         self._products: np.ndarray | None = None
-        if control or rule.variance == "distance":
-            self._products = np.empty((rule.max_draws, k, NOISES))  # as large as what is written
+        if control or rule.variance == "distance":  # empty: memory is taken where it is written
+            self._products = np.empty((rule.max_draws, k, NOISES))
         self._against = np.full(k, -np.inf)
         self._drawn, self._spent = 0, 0.0
 

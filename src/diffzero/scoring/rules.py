@@ -63,7 +63,10 @@ class Rule:
         if not 0 < self.delta < 1:
             raise InputError(f"delta must lie in (0, 1); got {self.delta}.")
         if self.variance == "distance" and self.group > 1:
-            raise InputError(f"Distances are of single draws; got group = {self.group}.")
+            raise InputError(
+                f"The variance `distance` is of single draws; got group = {self.group}. "
+                "Use the variance `plain`."
+            )
         if self.group < 1 or self.min_draws % self.group or self.max_draws % self.group:
             raise InputError(
                 f"min_draws and max_draws must be multiples of group = {self.group}; got "
