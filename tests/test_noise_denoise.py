@@ -125,6 +125,26 @@ def test_distances():
     assert torch.allclose(pyramid_l2(x, shift), torch.full((3,), 0.75).double(), atol=1e-5)
 
 
+def test_latent_distance_after_one_step_is_the_error_of_the_noise(tokenizer, photos):
+    pipe, level = sd_pipeline(tokenizer, "v_prediction"), 0.4
+    one = dz.NoiseDenoise(pipe, level=level, steps=1, draws=2, distance="latent-l2")
+    logits = one.fit(["cat", "dog"]).scores(photos[:2]).logits
+    same = dz.ELBO(pipe, draws=2, t_range=(level, level + 1e-9)).fit(["cat", "dog"])
+    errors = np.stack(same.draw_errors(photos[:2])).mean((1, 3)) / np.prod(same.model_.shape)
+    alpha, sigma = same.model_.schedule(torch.tensor(level, dtype=torch.float64))
+    assert np.allclose(-logits, errors * float(sigma / alpha) ** 2, rtol=1e-4)
+
+
+def test_latent_distance_of_pixels_is_that_of_pixels(tiny_ddpm):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    logits = [
+        dz.NoiseDenoise(tiny_ddpm, distance=d, draws=1, steps=2).fit(["zero", "one"])
+        .scores(images).logits
+        for d in ("latent-l2", "pixel-l2")
+    ]  # fmt: skip
+    assert np.allclose(*logits)
+
+
 def test_clip_distance_reads_images(tiny_ddpm):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     classifier = dz.NoiseDenoise(tiny_ddpm, distance="clip-l2", clip="tiny-clip", draws=1, steps=2)
@@ -136,7 +156,7 @@ def test_clip_distance_reads_images(tiny_ddpm):
     ("options", "message"),
     [
         ({"level": 0}, "level must be a number above 0 and up to 1; got 0"),
-        ({"distance": "l3"}, "distance must be one of pixel-l2, pyramid-l2, clip-l2"),
+        ({"distance": "l3"}, "distance must be one of pixel-l2, pyramid-l2, latent-l2, clip-l2"),
         ({"sampler": "euler"}, "sampler must be one of ddim, dpm"),
         ({"draws": 0}, "draws must be a whole number from 1"),
     ],

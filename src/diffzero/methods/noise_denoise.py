@@ -11,6 +11,10 @@ rank, then to the smaller mean distance.
 
 All classes see the same noise; `shared_noise=False` gives each its own, as the paper's code did.
 
+`latent-l2` is the distance where the diffusion happens, `mean (x_0 - z_c)^2` of the latents z_c
+that came back, before any decoder. What the decoder adds to a difference is then left out, and so
+is its cost. After one step it is the error of eps at that level times `(sigma_l / alpha_l)^2`.
+
 References:
     Meng et al., SDEdit, 2022. https://arxiv.org/abs/2108.01073
 """
@@ -48,11 +52,11 @@ from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject, ru
 from ..scoring.samplers import SAMPLERS, Sampler, denoise, executed_steps
 from .common import Classes, DiffusionMethod
 
-Distance = Literal["pixel-l2", "pyramid-l2", "clip-l2"]
+Distance = Literal["pixel-l2", "pyramid-l2", "latent-l2", "clip-l2"]
 
 
 def pixel_l2(x: Tensor, y: Tensor) -> Tensor:
-    """`mean (x - y)^2` over pixels `[b]`, of images `[b, 3, s, s]`."""
+    """`mean (x - y)^2` `[b]`, over pixels of images `[b, 3, s, s]` or values of latents."""
     return (x - y).flatten(1).double().square().mean(1)
 
 
@@ -75,7 +79,12 @@ def feature_l2(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).double().square().sum(1)
 
 
-DISTANCES = {"pixel-l2": pixel_l2, "pyramid-l2": pyramid_l2, "clip-l2": feature_l2}
+DISTANCES = {
+    "pixel-l2": pixel_l2,
+    "pyramid-l2": pyramid_l2,
+    "latent-l2": pixel_l2,
+    "clip-l2": feature_l2,
+}
 
 
 def clip_features(clip: Any, images: Tensor) -> Tensor:
@@ -148,21 +157,21 @@ class _NoiseDenoise(DiffusionMethod):
     def _evaluate(self, batch: Batch, classes: Classes) -> Results:
         """Distances `[n]` between the image and what came back."""
         returned, cost = self._returned(batch, classes)
-        for subject in batch.subjects:  # decoded once per image, not once per class
+        for subject in batch.subjects:  # seen once per image, not once per class
             if "view" not in subject.memo:
-                subject.memo["view"] = self._view(self.backbone_.decode(subject.x_0[None]))[0]
+                subject.memo["view"] = self._view(subject.x_0[None])[0]
         views = torch.stack([s.memo["view"] for s in batch.subjects])
         original = views[batch.on_device(batch.subject)]
         distances = DISTANCES[self.distance](original, self._view(returned))
         return Results(distances.cpu().numpy(), cost)
 
     def _returned(self, batch: Batch, classes: Classes) -> tuple[Tensor, int]:
-        """The images that come back `[n, 3, s, s]`, and the evaluations that each took."""
+        """The x_0 that come back `[n, ...]`, not decoded, and the evaluations that each took."""
         level = float(batch.t[0])
         x_t, _, _ = noised(self.model_, batch.x_0, batch.t, batch.keys, batch.draw)
         steps = executed_steps(level, self.steps)
         clean = denoise(self.model_, x_t, classes.of(batch), level, steps, self.sampler)
-        return self.backbone_.decode(clean), steps * self.model_.denoiser.cost
+        return clean, steps * self.model_.denoiser.cost
 
     def reconstructions(
         self, images: Any, candidates: Sequence[Sequence[str]] | None = None
@@ -171,7 +180,8 @@ class _NoiseDenoise(DiffusionMethod):
 
         Returns:
             The images as the model sees them `[b, 3, s, s]` in [-1, 1], and for each image
-            `[k, levels, draws, 3, s, s]`. Distances between the two are what `scores` reduces.
+            `[k, levels, draws, 3, s, s]`. Distances between the two are what `scores` reduces,
+            unless they are `latent-l2`.
 
         Raises:
             InputError: see `scores`.
@@ -186,15 +196,18 @@ class _NoiseDenoise(DiffusionMethod):
             return Outcome(np.zeros(len(rows)), extra=grid.movedim(2, 0))
 
         def evaluate(batch: Batch) -> Results:
-            images, cost = self._returned(batch, classes)
-            return Results(list(images), cost)
+            returned, cost = self._returned(batch, classes)
+            return Results(list(self.backbone_.decode(returned)), cost)
 
         programs = ((s, program(i)) for i, s in enumerate(self._subjects(loaded)))
         found = [o.extra for o in run(programs, evaluate, self._rows_a_call())]
         return self.backbone_.decode(self._encode(loaded)), found
 
-    def _view(self, images: Tensor) -> Tensor:
-        """What distances compare: pixels, or CLIP's features of them."""
+    def _view(self, x_0: Tensor) -> Tensor:
+        """What distances compare: latents as they are, pixels, or CLIP's features of those."""
+        if self.distance == "latent-l2":
+            return x_0
+        images = self.backbone_.decode(x_0)
         return images if self._clip is None else clip_features(self._clip, images)
 
 
@@ -210,7 +223,8 @@ class NoiseDenoise(_NoiseDenoise):
         steps: Of a full run of the sampler; `max(1, round(level * steps))` are executed.
         draws: Noise draws.
         sampler: `ddim` or `dpm++`.
-        distance: `pixel-l2`, `pyramid-l2` (several scales, for small images) or `clip-l2`.
+        distance: `pixel-l2`, `pyramid-l2` (several scales, for small images), `latent-l2` (of
+            latents, before the decoder; of a pixel model the same as `pixel-l2`) or `clip-l2`.
         clip: CLIP model of `clip-l2`.
         shared_noise: All classes of an image see the same noise.
         template: One prompt with `{}` for the label; the model's own if None.
@@ -249,7 +263,8 @@ class NoiseDenoiseVote(_NoiseDenoise):
         steps: Of a full run of the sampler.
         draws: Noise draws per level; their mean distance votes.
         sampler: `ddim` or `dpm++`.
-        distance: `pixel-l2`, `pyramid-l2` (several scales, for small images) or `clip-l2`.
+        distance: `pixel-l2`, `pyramid-l2` (several scales, for small images), `latent-l2` (of
+            latents, before the decoder; of a pixel model the same as `pixel-l2`) or `clip-l2`.
         clip: CLIP model of `clip-l2`.
         shared_noise: All classes of an image see the same noise.
         template: One prompt with `{}` for the label; the model's own if None.
