@@ -9,6 +9,7 @@ from PIL import Image
 
 import diffzero as dz
 from diffzero import data
+from diffzero.evaluate.pixel_methods import denoise_choices, plan
 from diffzero.experiments import (
     EXPERIMENTS,
     Setting,
@@ -95,6 +96,17 @@ def test_table_counts_every_method(model, tmp_path, monkeypatch, capsys):
     level, steps = float(denoise.split()[1].strip(",")), int(denoise.split()[2])
     assert evals["noise-denoise", denoise] == 10 * 4 * max(1, round(level * steps))
     assert numbers["lines"][1]["correct"] == 2
+
+
+def test_a_latent_model_chooses_its_distance_too(model):
+    assert all("distance" not in options for options in denoise_choices(model))
+    latent = dz.load("cifar10-ldm", device="cpu")
+    choices = denoise_choices(latent)
+    assert len(choices) == 2 * len(denoise_choices(model))
+    lines = plan(latent, choices[0], [])
+    one, vote = (c for c, _ in lines if c.method.startswith("noise-denoise"))
+    assert one.distance == vote.distance == "latent-l2"
+    assert next(s for c, s in lines if c is one).endswith("4 draws, latent-l2")
 
 
 def test_inception_score_of_known_tables(model, tmp_path):

@@ -25,6 +25,7 @@ from .metrics import expected_calibration_error, percent, wilson
 DENOISE: list[dict[str, Any]] = [
     {"level": level, "steps": steps} for level in (0.3, 0.5, 0.7) for steps in (1, 20)
 ]
+DISTANCES_OF_LATENTS = ("latent-l2", "pixel-l2")
 LIKELIHOOD_STEPS = 12
 Keep = Callable[[str, Callable[[], Any]], Any]
 
@@ -60,15 +61,22 @@ class Line:
     bits: float | None
 
 
+def denoise_choices(model: Any) -> list[dict[str, Any]]:
+    """Settings of noise-denoise to choose among: of a latent model the distance too."""
+    if model.grey_step is not None:
+        return DENOISE
+    return [{**options, "distance": d} for options in DENOISE for d in DISTANCES_OF_LATENTS]
+
+
 def best_denoise(model: Any, held: Labelled, log: Callable[[str], None]) -> dict[str, Any]:
-    """Level and steps of noise-denoise with the best accuracy of two draws on held-out images."""
-    accuracy = []
-    for options in DENOISE:
+    """Settings of noise-denoise with the best accuracy of two draws on held-out images."""
+    choices, accuracy = denoise_choices(model), []
+    for options in choices:
         classifier = NoiseDenoise(model, **options, draws=2).fit(held.classes)
         best = classifier.scores(list(held.images)).logits.argmax(1)
         accuracy.append(float((best == held.labels).mean()))
         log(f"held-out accuracy of noise-denoise, {options}: {accuracy[-1]:.3f}")
-    return DENOISE[int(np.argmax(accuracy))]
+    return choices[int(np.argmax(accuracy))]
 
 
 def plan(
@@ -78,12 +86,14 @@ def plan(
 
     Args:
         model: A class-conditional backbone.
-        denoise: Level and steps of noise-denoise.
+        denoise: Settings of noise-denoise, of `denoise_choices`.
         reference: Images that latent kNN may take its units from.
     """
     k = min(4, len(model.classes) - 1)
     steps = denoise["steps"]
     taken = f"{steps} step{'s' * (steps > 1)}"
+    shared = {key: value for key, value in denoise.items() if key != "level"}
+    distance = f", {denoise['distance']}" if "distance" in denoise else ""
     return [
         (ELBO(model, draws=8), "8 draws"),
         (ELBO(model, draws=32), "32 draws"),
@@ -92,8 +102,11 @@ def plan(
             Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False),
             f"{LIKELIHOOD_STEPS} Heun steps, unpaired probes",
         ),
-        (NoiseDenoise(model, **denoise, draws=4), f"level {denoise['level']:g}, {taken}, 4 draws"),
-        (NoiseDenoiseVote(model, steps=steps), f"levels 0.3 to 0.7, {taken}"),
+        (
+            NoiseDenoise(model, **denoise, draws=4),
+            f"level {denoise['level']:g}, {taken}, 4 draws{distance}",
+        ),
+        (NoiseDenoiseVote(model, **shared), f"levels 0.3 to 0.7, {taken}{distance}"),
         (LatentKNN(model), "outlier, k = 2"),
         (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
         (
@@ -115,7 +128,7 @@ def measure_all(
 
     Args:
         model: A class-conditional backbone.
-        denoise: Level and steps of noise-denoise.
+        denoise: Settings of noise-denoise, of `denoise_choices`.
         held: Images held out of training.
         labelled: Images to measure on.
         log: Called with lines of progress.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data import held_out
-from ..evaluate.pixel_methods import DENOISE, Line, best_denoise, measure_all
+from ..evaluate.pixel_methods import Line, best_denoise, denoise_choices, measure_all
 from ..images import digest
 from . import Setting, figure, write
 from .text_table import keep
@@ -23,7 +23,7 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     """Accuracy, evaluations and seconds of each method."""
     held = held_out(setting.train)[1].subset(slice(0, HELD))
     kept = keep(setting, path.with_suffix(".partial"), setting.model)
-    chosen_on = {"held out": digest(held.images), "among": DENOISE}
+    chosen_on = {"held out": digest(held.images), "among": denoise_choices(setting.model)}
 
     def once(name: str, make: Callable[[], Any]) -> Any:
         return kept.get(name, chosen_on, make)
