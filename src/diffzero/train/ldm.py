@@ -54,7 +54,7 @@ from .photographs import encoded, moved, to_input, vary
 from .stable_diffusion import start_from
 
 SIDE, CHANNELS = 32, 8
-CODEC_SHARE = 0.15  # of the minutes
+CODEC_SHARE = 0.25  # of the minutes
 MOST_NOISE = 0.6
 KL_WEIGHT = 2e-4
 RATE = 2e-3
@@ -255,8 +255,8 @@ def train(
         device: `cpu` or `cuda`.
         seed: Of initial weights and batches.
         preset: `cpu` or `gpu`; the one made for the device if None.
-        init: Card name or folder of a model of this recipe and preset to start from: its
-            autoencoder stays as it is, and all minutes are the U-Net's.
+        init: Card name or folder of a model of this recipe and preset to start from; both stages
+            then learn on, the U-Net on the latents as they have become.
         log: Called with lines of progress.
 
     Raises:
@@ -273,20 +273,17 @@ def train(
     pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2).contiguous()
     nets = {"vae": autoencoder(size), "unet": denoiser(size, len(labelled.classes))}
     if init is not None:
-        old = start_from(nets, init)
-        nets["vae"].register_to_config(scaling_factor=old["vae"].config.scaling_factor)
+        start_from(nets, init)
     vae, unet = (n.to(device, memory_format=torch.channels_last) for n in nets.values())
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
-    share = 0 if init is not None else CODEC_SHARE
-    if share:
-        encode(vae, pixels, out / ".train", share * minutes, device, size, seed, log)
+    encode(vae, pixels, out / ".train", CODEC_SHARE * minutes, device, size, seed, log)
     latents = varied(vae, pixels, device, size, seed)
     labels = torch.from_numpy(labelled.labels).repeat(len(latents) // len(pixels))
     result = loop.fit(
         unet,
         denoising_loss(unet, latents, labels, len(labelled.classes), device, size),
         out / ".train" / "unet.pt",
-        (1 - share) * minutes,
+        (1 - CODEC_SHARE) * minutes,
         seed=seed + 1, log=log, lr=RATE, ema_decay=0.9995, muon="block", warmup=100, level=0.4,
     )  # fmt: skip
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
