@@ -36,6 +36,10 @@ MODELS = {
     "cifar10-ddpm": (["airplane", "cat", "frog", "truck"], ROWS),
     "tiny-sd": (TEXT, TEXT_ROWS),
     "tiny-if": (TEXT, TEXT_ROWS),
+    "cifar10-ldm": (
+        ["airplane", "cat", "frog", "truck"],
+        {"elbo": {"draws": 4}, "noise-denoise": {"steps": 1, "draws": 2, "distance": "latent-l2"}},
+    ),
     "photos-sd": (["airplane", "cat", "frog", "truck"], {"elbo": {"draws": 4}}),
     "tiny-clip": (TEXT, {"clip": {}}),
 }

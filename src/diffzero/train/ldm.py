@@ -10,7 +10,8 @@ to tell classes apart, so that accuracies say what denoising has learned. In two
        z_u = (1 - u) z + u s eps,
 
    u = 0 for half of a batch and uniform below `MOST_NOISE` for the others: latents that are still
-   read when they are noisy, as diffusion makes them.
+   read when they are a little noisy. More noise makes latents that repeat themselves, of which the
+   U-Net told classes apart less well (docs/training.md).
 2. It stays as it is. The U-Net learns `v = alpha_t eps - sigma_t z` with
 
        L = E ||v - v_theta(alpha_t z + sigma_t eps, t, c)||^2,
@@ -55,7 +56,7 @@ from .stable_diffusion import start_from
 
 SIDE, CHANNELS = 32, 8
 CODEC_SHARE = 0.25  # of the minutes
-MOST_NOISE = 0.6
+MOST_NOISE = 0.3
 KL_WEIGHT = 2e-4
 RATE = 2e-3
 NULL_SHARE = 0.1
