@@ -80,7 +80,7 @@ def test_both_losses_fall(small):
     ):
         generator, found = torch.Generator().manual_seed(0), []
         optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
-        for _ in range(60):
+        for _ in range(90):
             optimizer.zero_grad()
             found.append(loss(generator))
             found[-1].backward()
