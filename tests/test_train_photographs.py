@@ -45,6 +45,18 @@ def test_an_update_has_equal_singular_values():
     assert 0.6 < low <= high < 1.3
 
 
+def test_an_update_is_that_of_the_quintic_itself():
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.linalg.qr(torch.randn(n, 30, generator=generator).double())[0] for n in (30, 90))
+    matrix = u * torch.logspace(0, -4, 30) @ v.T  # singular values over four decades
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    torch.testing.assert_close(loop.orthogonalised(matrix), x, rtol=0, atol=1e-3)
+    torch.testing.assert_close(loop.orthogonalised(matrix.T), x.T, rtol=0, atol=1e-3)
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Batches that take a moment."""

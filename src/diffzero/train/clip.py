@@ -11,6 +11,7 @@ with F and G the unit features of images and captions and s the learned scale. W
 with captions to tell apart (`diffzero scenes`), a text encoder that has not read yet does so first
 (see `reading`). Some of a batch then take the true one of theirs, and false ones join the
 captions that every image chooses from, so that CLIP is given the contrasts `tiny-sd` is given.
+Photographs are mirrored at random.
 
 References:
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -35,6 +36,7 @@ from ..data import all_captions, held_out
 from ..models.clip import as_vectors
 from . import loop, reading, tokenizer
 from .captions import Captions, jitter, mix
+from .photographs import PHOTOGRAPHS
 from .stable_diffusion import (
     READ_SHARE,
     SIZE,
@@ -132,11 +134,17 @@ def _contrastive_loss(
     std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
     labels = [torch.from_numpy(s.labels) for s in sets]
     weights = mix(sets)
+    has_mirror = [s.name in PHOTOGRAPHS for s in sets]
 
     def loss(generator: torch.Generator) -> Tensor:
         drawn = captions.batch([len(p) for p in pixels], labels, weights, size.batch, generator)
         rows, classes = drawn.rows, drawn.classes
         x = torch.cat([p[i] for p, i in zip(pixels, drawn.index, strict=True)]).float() / 255
+        if any(has_mirror):  # else no random number is drawn: other models stay as they are
+            counts = torch.tensor([len(i) for i in drawn.index])
+            able = torch.tensor(has_mirror).repeat_interleave(counts)
+            mirror = able & (torch.rand(len(x), generator=generator) < 0.5)
+            x[mirror] = x[mirror].flip(-1)
         x = (jitter(x, generator) - mean) / std
         texts = torch.cat([rows, drawn.wrong])
         ids, mask = captions.ids[texts].to(device), captions.mask[texts].to(device)

@@ -53,6 +53,7 @@ from ..errors import InputError
 from . import loop
 from .photographs import encoded, moved, to_input, vary
 from .stable_diffusion import start_from
+from .winograd import minimal_filtering
 
 SIDE, CHANNELS = 32, 8
 CODEC_SHARE = 0.25  # of the minutes
@@ -280,13 +281,14 @@ def train(
     encode(vae, pixels, out / ".train", CODEC_SHARE * minutes, device, size, seed, log)
     latents = varied(vae, pixels, device, size, seed)
     labels = torch.from_numpy(labelled.labels).repeat(len(latents) // len(pixels))
-    result = loop.fit(
-        unet,
-        denoising_loss(unet, latents, labels, len(labelled.classes), device, size),
-        out / ".train" / "unet.pt",
-        (1 - CODEC_SHARE) * minutes,
-        seed=seed + 1, log=log, lr=RATE, ema_decay=0.9995, muon="block", warmup=100, level=0.4,
-    )  # fmt: skip
+    with minimal_filtering(unet):
+        result = loop.fit(
+            unet,
+            denoising_loss(unet, latents, labels, len(labelled.classes), device, size),
+            out / ".train" / "unet.pt",
+            (1 - CODEC_SHARE) * minutes,
+            seed=seed + 1, log=log, lr=RATE, ema_decay=0.9995, muon="block", warmup=100, level=0.4,
+        )  # fmt: skip
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
     save(vae, unet, out)
 

@@ -64,6 +64,8 @@ from .stable_diffusion import (
 
 SIZE, WINDOW, CHANNELS = 32, 16, 8
 CODEC_SHARE = 0.57  # of the minutes
+# Sets whose mirror images could have been taken as well; digits and scenes have a left side.
+PHOTOGRAPHS = ("cifar10", "cifar100")
 SHIFT = 3  # most pixels an image is moved by, to each side
 TOLD_RATE, RATE = 4e-3, 2e-3  # of the autoencoder; of the U-Net
 CONTRAST_WEIGHT = 30.0
