@@ -13,9 +13,9 @@ the turned kernel; that of the kernel is
     dL/dg = G^T [ sum over tiles of (B^T d B) * (A (dL/dY) A^T) ] G.
 
 oneDNN's own convolutions reach nine tenths of what a core multiplies in float32, so that fewer
-products is all that is left to gain: half of the time at 4 x 4 pixels, a third at 8 x 8, and of
-whole steps of `cifar10-ldm` a fifth (`benchmarks/train_step.py`). Where a CPU multiplies bfloat16 faster
-(`loop.bfloat16_pays`) that gains more.
+products is all that is left to gain: half of the time at 4 x 4 pixels, a third at 8 x 8, a fifth
+of whole steps of `cifar10-ldm` (`benchmarks/train_step.py`). Where a CPU multiplies bfloat16
+faster (`loop.bfloat16_pays`) that gains more.
 
 References:
     Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
