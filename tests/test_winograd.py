@@ -45,6 +45,15 @@ class _Net(nn.Module):
         return self.thin(self.wide(x)).mean() + self.down(x).mean()
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_network_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "bfloat16_pays", lambda: False)
     torch.manual_seed(0)
@@ -64,16 +73,22 @@ def test_a_network_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(net.wide) is nn.Conv2d
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_classes_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "bfloat16_pays", lambda: False)
     net = _Net()
     with pytest.raises(KeyboardInterrupt), minimal_filtering(net):
+        assert isinstance(net.wide, winograd.Convolution)
         raise KeyboardInterrupt
     assert type(net.wide) is nn.Conv2d
 
 
-def test_where_bfloat16_is_faster_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "bfloat16_pays", lambda: True)
+@pytest.mark.parametrize(("threads", "pays"), [(1, True), (2, False)])
+def test_where_it_gains_nothing_nothing_is_done(
+    monkeypatch: pytest.MonkeyPatch, threads: int, pays: bool
+) -> None:
+    monkeypatch.setattr(winograd, "bfloat16_pays", lambda: pays)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     net = _Net()
     with minimal_filtering(net):
         assert type(net.wide) is nn.Conv2d

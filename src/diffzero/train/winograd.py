@@ -151,10 +151,12 @@ def minimal_filtering(module: nn.Module) -> Iterator[None]:
     """Let the module's wide convolutions of 3 x 3 go Winograd's way on a CPU, in float32.
 
     The weights, their names and, but for rounding (1e-5), every answer stay what they are. Nothing
-    is done on a GPU, or on a CPU that multiplies bfloat16 faster.
+    is done on a GPU, on a CPU that multiplies bfloat16 faster, or under several threads, of which
+    these many small products gain nothing.
     """
-    on_cpu = next(module.parameters()).device.type == "cpu"
-    chosen = [m for m in module.modules() if on_cpu and not bfloat16_pays() and _is_wide(m)]
+    on_cpu = next(module.parameters()).device.type == "cpu" and torch.get_num_threads() == 1
+    pays = on_cpu and not bfloat16_pays()
+    chosen = [m for m in module.modules() if pays and _is_wide(m)]
     for convolution in chosen:
         convolution.__class__ = Convolution
     try:
