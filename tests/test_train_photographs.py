@@ -10,6 +10,7 @@ from torch import nn
 
 import diffzero as dz
 from diffzero.train import loop, photographs
+from diffzero.train.captions import mirrored
 
 
 def test_images_are_mirrored_and_moved_by_whole_pixels():
@@ -21,6 +22,18 @@ def test_images_are_mirrored_and_moved_by_whole_pixels():
     allowed += [x.flip(2) for x in allowed]
     which = {next(k for k, x in enumerate(allowed) if torch.equal(x, one)) for one in found}
     assert len(which) > 8 and min(which) < len(allowed) / 2 <= max(which)  # both ways round
+
+
+def test_only_photographs_are_mirrored():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(200, 3, 4, 4, generator=generator)
+    able = torch.arange(200) < 100
+    found = mirrored(images, able, generator)
+    flipped = (found == images.flip(-1)).flatten(1).all(1)
+    kept = (found == images).flatten(1).all(1)
+    assert torch.all(flipped ^ kept)
+    assert not flipped[100:].any()
+    assert 30 < flipped[:100].sum() < 70
 
 
 def test_kernels_learn_as_torchs_muon_teaches_matrices():

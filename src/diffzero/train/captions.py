@@ -30,6 +30,20 @@ def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return affine(images, angle, scale, shift)
 
 
+def mirrored(images: torch.Tensor, able: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Half of the images that may be, at random, with left and right exchanged.
+
+    Args:
+        images: `[b, c, h, w]`.
+        able: Which of them may be, bool `[b]`.
+        generator: Draws which are.
+    """
+    import torch
+
+    chosen = able & (torch.rand(len(images), generator=generator) < 0.5)
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Which images a step takes, and which captions they get.

@@ -35,7 +35,7 @@ from .. import data
 from ..data import all_captions, held_out
 from ..models.clip import as_vectors
 from . import loop, reading, tokenizer
-from .captions import Captions, jitter, mix
+from .captions import Captions, jitter, mirrored, mix
 from .photographs import PHOTOGRAPHS
 from .stable_diffusion import (
     READ_SHARE,
@@ -142,9 +142,7 @@ def _contrastive_loss(
         x = torch.cat([p[i] for p, i in zip(pixels, drawn.index, strict=True)]).float() / 255
         if any(has_mirror):  # else no random number is drawn: other models stay as they are
             counts = torch.tensor([len(i) for i in drawn.index])
-            able = torch.tensor(has_mirror).repeat_interleave(counts)
-            mirror = able & (torch.rand(len(x), generator=generator) < 0.5)
-            x[mirror] = x[mirror].flip(-1)
+            x = mirrored(x, torch.tensor(has_mirror).repeat_interleave(counts), generator)
         x = (jitter(x, generator) - mean) / std
         texts = torch.cat([rows, drawn.wrong])
         ids, mask = captions.ids[texts].to(device), captions.mask[texts].to(device)
