@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/train_step.py [--rounds 5]
 
 Steps without and with them take turns, in one process, on random latents. Where the CPU multiplies
-bfloat16 faster both are the same.
+bfloat16 faster, or under several threads, both are the same.
 """
 
 import argparse
@@ -28,12 +28,12 @@ def main():
     loss = ldm.denoising_loss(unet, latents, labels, 10, "cpu", preset)
     run = loop._Run(unet, loop._optimizers(unet, 1e-2, "block"), loop.Ema(unet), 0)
     taken = {"as they are": [], "Winograd's": []}
-    for round in range(rounds + 1):
+    for turn in range(rounds + 1):
         for name, way in zip(taken, (nullcontext(), minimal_filtering(unet)), strict=True):
             with way:
                 began = time.perf_counter()
                 run.move(loss, 1e-4)
-                if round:  # the first warms up
+                if turn:  # the first warms up
                     taken[name].append(time.perf_counter() - began)
     plain, fast = taken.values()
     for name, seconds in taken.items():

@@ -28,7 +28,7 @@ def test_only_photographs_are_mirrored():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(200, 3, 4, 4, generator=generator)
     able = torch.arange(200) < 100
-    found = mirrored(images, able, generator)
+    found = mirrored(images, generator, able)
     flipped = (found == images.flip(-1)).flatten(1).all(1)
     kept = (found == images).flatten(1).all(1)
     assert torch.all(flipped ^ kept)

@@ -30,17 +30,21 @@ def jitter(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return affine(images, angle, scale, shift)
 
 
-def mirrored(images: torch.Tensor, able: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Half of the images that may be, at random, with left and right exchanged.
+def mirrored(
+    images: torch.Tensor, generator: torch.Generator, able: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Images, about every second of them with left and right exchanged.
 
     Args:
         images: `[b, c, h, w]`.
-        able: Which of them may be, bool `[b]`.
-        generator: Draws which are.
+        generator: Draws which are exchanged.
+        able: Which of them may be, bool `[b]`; all if None.
     """
     import torch
 
-    chosen = able & (torch.rand(len(images), generator=generator) < 0.5)
+    chosen = torch.rand(len(images), generator=generator) < 0.5
+    if able is not None:
+        chosen &= able
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
 
 

@@ -36,7 +36,6 @@ from ..data import all_captions, held_out
 from ..models.clip import as_vectors
 from . import loop, reading, tokenizer
 from .captions import Captions, jitter, mirrored, mix
-from .photographs import PHOTOGRAPHS
 from .stable_diffusion import (
     READ_SHARE,
     SIZE,
@@ -46,6 +45,9 @@ from .stable_diffusion import (
     start_from,
     text_config,
 )
+
+# Sets whose mirror images could have been taken as well; digits and scenes have a left side.
+PHOTOGRAPHS = ("cifar10", "cifar100")
 
 
 def build_model(tokens: Any) -> Any:
@@ -142,7 +144,7 @@ def _contrastive_loss(
         x = torch.cat([p[i] for p, i in zip(pixels, drawn.index, strict=True)]).float() / 255
         if any(has_mirror):  # else no random number is drawn: other models stay as they are
             counts = torch.tensor([len(i) for i in drawn.index])
-            x = mirrored(x, torch.tensor(has_mirror).repeat_interleave(counts), generator)
+            x = mirrored(x, generator, torch.tensor(has_mirror).repeat_interleave(counts))
         x = (jitter(x, generator) - mean) / std
         texts = torch.cat([rows, drawn.wrong])
         ids, mask = captions.ids[texts].to(device), captions.mask[texts].to(device)

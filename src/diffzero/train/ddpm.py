@@ -23,7 +23,7 @@ from .. import data
 from ..data import held_out
 from ..errors import InputError
 from . import loop
-from .captions import jitter
+from .captions import jitter, mirrored
 from .stable_diffusion import start_from
 
 
@@ -174,8 +174,7 @@ def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> An
             part = batch // 2  # the others as they are: a shift by part of a pixel blurs
             x[:part] = jitter(x[:part], generator)
         if preset.flips:
-            mirror = torch.rand(batch, generator=generator) < 0.5
-            x[mirror] = x[mirror].flip(-1)
+            x = mirrored(x, generator)
         x += (torch.rand(x.shape, generator=generator) - 0.5) * preset.grey_step
         classes = labels[index]
         classes[torch.rand(batch, generator=generator) < 0.1] = null

@@ -49,7 +49,7 @@ from .. import data
 from ..data import all_captions, held_out
 from ..errors import InputError
 from . import loop, tokenizer
-from .captions import Captions, pick
+from .captions import Captions, mirrored, pick
 from .flow import with_contrasts
 from .stable_diffusion import (
     CONTRAST_STEPS,
@@ -64,8 +64,6 @@ from .stable_diffusion import (
 
 SIZE, WINDOW, CHANNELS = 32, 16, 8
 CODEC_SHARE = 0.57  # of the minutes
-# Sets whose mirror images could have been taken as well; digits and scenes have a left side.
-PHOTOGRAPHS = ("cifar10", "cifar100")
 SHIFT = 3  # most pixels an image is moved by, to each side
 TOLD_RATE, RATE = 4e-3, 2e-3  # of the autoencoder; of the U-Net
 CONTRAST_WEIGHT = 30.0
@@ -121,9 +119,7 @@ def vary(x: Tensor, generator: torch.Generator) -> Tensor:
     for part in wide.chunk(8):
         i, j = torch.randint(2 * SHIFT + 1, (2,), generator=generator).tolist()
         parts.append(part[..., i : i + side, j : j + side])
-    moved = torch.cat(parts)
-    flipped = torch.rand(len(x), generator=generator) < 0.5
-    return torch.where(flipped.view(-1, 1, 1, 1), moved.flip(3), moved)
+    return mirrored(torch.cat(parts), generator)
 
 
 def to_input(pixels: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ the turned kernel; that of the kernel is
 
     dL/dg = G^T [ sum over tiles of (B^T d B) * (A (dL/dY) A^T) ] G.
 
-oneDNN's own convolutions reach nine tenths of what a core multiplies in float32, so that fewer
-products is all that is left to gain: half of the time at 4 x 4 pixels, a third at 8 x 8, a fifth
-of whole steps of `cifar10-ldm` (`benchmarks/train_step.py`). Where a CPU multiplies bfloat16
-faster (`loop.bfloat16_pays`) that gains more.
+oneDNN's own convolutions multiply as fast as plain products of matrices in float32, so that fewer
+products are what is left to gain: forwards and backwards about half of the time at 4 x 4 pixels, a
+third at 8 x 8, a fifth of whole steps of `cifar10-ldm` (`benchmarks/train_step.py`). Where a CPU
+multiplies bfloat16 faster (`loop.bfloat16_pays`) that gains more.
 
 References:
     Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
@@ -35,8 +35,10 @@ from torch.nn import functional
 from .loop import bfloat16_pays
 
 TILE = 4
-FEWEST = 64  # channels, below which moving tiles about takes longer than it saves
-WIDEST = 16  # pixels, above which the tiles of a batch do not fit a core's cache
+FEWEST = (
+    64  # channels: moving tiles about costs as much for each, products more the more there are
+)
+WIDEST = 16  # pixels: of 64 channels at 32 pixels a step took longer than oneDNN's
 
 
 def _squared(rows: list[list[float]]) -> Tensor:
