@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from diffzero.train import ldm, loop
-from diffzero.train.winograd import minimal_filtering
+from diffzero.train.convolutions import faster_convolutions
 
 
 def main():
@@ -29,7 +29,7 @@ def main():
     run = loop._Run(unet, loop._optimizers(unet, 1e-2, "block"), loop.Ema(unet), 0)
     taken = {"as they are": [], "Winograd's": []}
     for turn in range(rounds + 1):
-        for name, way in zip(taken, (nullcontext(), minimal_filtering(unet)), strict=True):
+        for name, way in zip(taken, (nullcontext(), faster_convolutions(unet)), strict=True):
             with way:
                 began = time.perf_counter()
                 run.move(loss, 1e-4)

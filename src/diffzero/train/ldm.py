@@ -51,9 +51,9 @@ from .. import data
 from ..data import held_out
 from ..errors import InputError
 from . import loop
+from .convolutions import faster_convolutions
 from .photographs import encoded, moved, to_input, vary
 from .stable_diffusion import start_from
-from .winograd import minimal_filtering
 
 SIDE, CHANNELS = 32, 8
 CODEC_SHARE = 0.25  # of the minutes
@@ -281,7 +281,7 @@ def train(
     encode(vae, pixels, out / ".train", CODEC_SHARE * minutes, device, size, seed, log)
     latents = varied(vae, pixels, device, size, seed)
     labels = torch.from_numpy(labelled.labels).repeat(len(latents) // len(pixels))
-    with minimal_filtering(unet):
+    with faster_convolutions(unet):
         result = loop.fit(
             unet,
             denoising_loss(unet, latents, labels, len(labelled.classes), device, size),

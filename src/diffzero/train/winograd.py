@@ -14,8 +14,8 @@ the turned kernel; that of the kernel is
 
 oneDNN's own convolutions multiply as fast as plain products of matrices in float32, so that fewer
 products are what is left to gain: forwards and backwards about half of the time at 4 x 4 pixels, a
-third at 8 x 8, a fifth of whole steps of `cifar10-ldm` (`benchmarks/train_step.py`). Where a CPU
-multiplies bfloat16 faster (`loop.bfloat16_pays`) that gains more.
+third at 8 x 8, a fifth of whole steps of `cifar10-ldm` (`benchmarks/train_step.py`).
+`convolutions.py` says where it is used.
 
 References:
     Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
@@ -24,20 +24,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .loop import bfloat16_pays
-
 TILE = 4
-FEWEST = (
-    64  # channels: moving tiles about costs as much for each, products more the more there are
-)
 WIDEST = 16  # pixels: of 64 channels at 32 pixels a step took longer than oneDNN's
 
 
@@ -146,34 +139,3 @@ class Convolution(nn.Conv2d):
             return super().forward(input)
         y = Winograd.apply(input, self.weight)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
-
-
-@contextmanager
-def minimal_filtering(module: nn.Module) -> Iterator[None]:
-    """Let the module's wide convolutions of 3 x 3 go Winograd's way on a CPU, in float32.
-
-    The weights, their names and, but for rounding (1e-5), every answer stay what they are. Nothing
-    is done on a GPU, on a CPU that multiplies bfloat16 faster, or under several threads, of which
-    these many small products gain nothing.
-    """
-    on_cpu = next(module.parameters()).device.type == "cpu" and torch.get_num_threads() == 1
-    pays = on_cpu and not bfloat16_pays()
-    chosen = [m for m in module.modules() if pays and _is_wide(m)]
-    for convolution in chosen:
-        convolution.__class__ = Convolution
-    try:
-        yield
-    finally:
-        for convolution in chosen:
-            convolution.__class__ = nn.Conv2d
-
-
-def _is_wide(module: nn.Module) -> bool:
-    return (
-        type(module) is nn.Conv2d
-        and module.kernel_size == (3, 3)
-        and module.stride == module.padding == module.dilation == (1, 1)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and min(module.in_channels, module.out_channels) >= FEWEST
-    )
