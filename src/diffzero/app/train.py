@@ -77,11 +77,23 @@ class Session:
     ) -> None:
         """One recipe, and its accuracies and card where those are wanted."""
         from ..data import load
-        from ..train import ddpm_card, loop, recipes, report
+        from ..train import ddpm_card, loop, parallel, recipes, report
 
         facts = {"preset": self.preset, "init": init, "seed": self.seed}
-        loop.claim(out, {"recipe": recipe, "data": sources, **facts})
-        recipes()[recipe](sources, out, minutes, device=self.device, log=note, **facts)
+        with parallel.group(self.device) as device:
+            if parallel.several() and recipe not in ddpm_card.RECIPES:
+                raise InputError(
+                    f"{recipe} trains in one process; {', '.join(ddpm_card.RECIPES)} in several. "
+                    "Start it without torchrun."
+                )
+            first = parallel.number() == 0
+            if first:
+                loop.claim(out, {"recipe": recipe, "data": sources, **facts})
+            parallel.wait()
+            log = note if first else lambda line: None
+            recipes()[recipe](sources, out, minutes, device=device, log=log, **facts)
+        if not first:
+            return
         cards = ddpm_card if recipe in ddpm_card.RECIPES else report
         if not self.measure:
             cards.begin_card(recipe, out, [load(s, 8) for s in sources])

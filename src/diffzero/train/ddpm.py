@@ -22,7 +22,7 @@ from torch.nn import functional
 from .. import data
 from ..data import held_out
 from ..errors import InputError
-from . import loop
+from . import loop, parallel
 from .captions import jitter, mirrored
 from .stable_diffusion import start_from
 
@@ -194,5 +194,7 @@ def save(network: Any, out: Path) -> None:
     """Write a `DDPMPipeline` folder, fp16 safetensors."""
     from diffusers import DDPMPipeline
 
+    if parallel.number():  # of several processes the first writes
+        return
     pipeline = DDPMPipeline(unet=network, scheduler=noise_scheduler())
     pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)

@@ -50,7 +50,7 @@ from torch.nn import functional
 from .. import data
 from ..data import held_out
 from ..errors import InputError
-from . import loop
+from . import loop, parallel
 from .convolutions import faster_convolutions
 from .photographs import encoded, moved, to_input, vary
 from .stable_diffusion import start_from
@@ -320,5 +320,7 @@ def save(vae: Any, unet: Any, out: Path) -> None:
     """Write an `LDMPipeline` folder, fp16 safetensors."""
     from diffusers import LDMPipeline
 
+    if parallel.number():  # of several processes the first writes
+        return
     pipeline = LDMPipeline(vqvae=vae, unet=unet, scheduler=noise_scheduler())
     pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)

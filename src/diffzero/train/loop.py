@@ -21,8 +21,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
+from . import parallel
 
 WARMUP_STEPS = 200
+STRIDE = 1_000_003  # between the seeds of processes
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a, b and c of Jordan et al.
 
 
@@ -115,6 +117,9 @@ def fit(
 ) -> dict[str, float]:
     """Minimise `loss` for `minutes` of wall time, then leave the averaged weights in `module`.
 
+    In several processes (`parallel.group`) each draws batches of its own, the first saves, and all
+    end with the same weights.
+
     Args:
         module: What is trained; put everything that learns into it.
         loss: Draws a batch with the generator it is given and returns a scalar.
@@ -145,14 +150,14 @@ def fit(
             )
     # Of the compiler, on a line of diffusers that no recipe's answer hangs on.
     warnings.filterwarnings("ignore", "Dynamo detected a call to", UserWarning)
-    budget = minutes * 60
+    budget, place = minutes * 60, next(module.parameters()).device
     last_save = last_log = run.elapsed
     module.train()
     while run.elapsed < budget:
         started = time.perf_counter()
         warm = min(1, (run.step + 1) / warmup)
         run.move(loss, lr * warm * _cosine((run.elapsed / budget - level) / (1 - level)))
-        run.elapsed += time.perf_counter() - started
+        run.elapsed += parallel.agreed(time.perf_counter() - started, place)
         if run.elapsed - last_log > 30:
             last_log = run.elapsed
             log(
@@ -163,6 +168,7 @@ def fit(
             last_save = run.elapsed
             run.save(state_path)
     run.save(state_path)
+    parallel.wait()
     run.ema.copy_to_module()
     module.eval()
     return {"steps": run.step, "seconds": run.elapsed, "loss": run.smooth}
@@ -277,7 +283,7 @@ class _Run:
         self, module: nn.Module, optimizers: list[torch.optim.Optimizer], ema: Ema, seed: int
     ) -> None:
         self.module, self.optimizers, self.ema = module, optimizers, ema
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed + STRIDE * parallel.number())
         self.step, self.elapsed, self.smooth = 0, 0.0, float("nan")
 
     def move(self, loss: Callable[[torch.Generator], torch.Tensor], lr: float) -> None:
@@ -285,6 +291,7 @@ class _Run:
         value = loss(self.generator)
         self.module.zero_grad(set_to_none=True)
         value.backward()
+        parallel.average_gradients(self.module.parameters())
         nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -305,12 +312,18 @@ class _Run:
         ):
             optimizer.load_state_dict(own)
         self.ema.shadow, self.ema.n = state["ema"], state["ema_n"]
-        self.generator.set_state(state["generator"])
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.smooth = state["smooth"]
+        self.generator.set_state(state["generator"])
+        if parallel.number():  # the file holds the first process's
+            seed = int(torch.randint(2**62, (), generator=self.generator))
+            self.generator.manual_seed(seed + STRIDE * parallel.number())
 
     def save(self, path: Path) -> None:
-        """Replace the file in one move, so that a stop while it is written loses nothing."""
+        """Replace the file in one move, so that a stop while it is written loses nothing; of
+        several processes the first does."""
+        if parallel.number():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         torch.save(
