@@ -24,6 +24,7 @@ from ..data import held_out
 from ..errors import InputError
 from . import loop, parallel
 from .captions import jitter, mirrored
+from .compiled import Compiled
 from .stable_diffusion import start_from
 
 
@@ -159,7 +160,7 @@ def train(
 
 
 def _loss(unet: Any, labelled: data.Labelled, preset: Preset, device: str) -> Any:
-    network: Any = torch.compile(unet) if preset.fast else unet
+    network: Any = Compiled(unet) if preset.fast else unet
     pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2).contiguous()
     if preset.in_channels == 1:
         pixels = pixels[:, :1]

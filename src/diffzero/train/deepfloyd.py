@@ -34,6 +34,7 @@ from ..errors import InputError
 from ..models.deepfloyd import WINDOW
 from . import loop, tokenizer
 from .captions import Captions, jitter, mix, pick
+from .compiled import Compiled
 from .stable_diffusion import start_from
 
 DROPOUT = 0.1  # of captions
@@ -208,7 +209,7 @@ def lowered(labelled: data.Labelled) -> data.Labelled:
 def _loss(
     denoiser: nn.ModuleDict, sets: list[data.Labelled], tokens: Any, device: str, preset: Preset
 ) -> Callable[[torch.Generator], Tensor]:
-    unet: Any = torch.compile(denoiser["unet"]) if preset.fast else denoiser["unet"]
+    unet: Any = Compiled(denoiser["unet"]) if preset.fast else denoiser["unet"]
     batch, weights, captions = preset.batch, mix(sets), Captions(sets, tokens)
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     labels = [

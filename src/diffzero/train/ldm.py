@@ -51,6 +51,7 @@ from .. import data
 from ..data import held_out
 from ..errors import InputError
 from . import loop, parallel
+from .compiled import Compiled
 from .convolutions import faster_convolutions
 from .photographs import encoded, moved, to_input, vary
 from .stable_diffusion import start_from
@@ -217,7 +218,7 @@ def denoising_loss(
         device: Where the network is.
         preset: Its size.
     """
-    network: Any = torch.compile(unet) if preset.fast else unet
+    network: Any = Compiled(unet) if preset.fast else unet
     bars, n = alphas_cumprod().float(), preset.batch
 
     def loss(generator: torch.Generator) -> Tensor:

@@ -73,6 +73,7 @@ from ..models.conditioner import Text
 from ..models.denoiser import FlowNetwork
 from . import loop, reading, tokenizer
 from .captions import Captions, jitter, mix, pick
+from .compiled import Compiled
 
 SIZE, WINDOW, HIDDEN = 32, 32, 128
 VAE_SHARE, READ_SHARE, KEPT_SHARE = 0.14, 0.14, 0.36  # of the minutes
@@ -113,7 +114,7 @@ class Preset:
 
     def compiled(self, module: Any) -> Any:
         """The module to call: compiled where the preset is fast."""
-        return torch.compile(module) if self.fast else module
+        return Compiled(module) if self.fast else module
 
 
 PRESETS = {
