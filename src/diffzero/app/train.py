@@ -45,12 +45,17 @@ def train(
 ) -> None:
     """Train a bundled model from its data, within a time budget."""
     from ..models.load import place_of
-    from ..train import recipes
+    from ..train import parallel, recipes
     from ..train.ddpm_card import RECIPES
     from .train_all import train_all
 
     check_value("seed", seed, SEED)
     session = Session(str(place_of(device)), seed, preset, measure, limit)
+    if parallel.asked() > 1 and recipe not in RECIPES:
+        raise InputError(
+            f"{short(recipe)} trains in one process; {', '.join(RECIPES)} in several. Start it "
+            "without torchrun."
+        )
     if recipe == "all":
         if init is not None:
             raise InputError("train all starts from nothing: leave out --init.")
@@ -81,14 +86,8 @@ class Session:
 
         facts = {"preset": self.preset, "init": init, "seed": self.seed}
         with parallel.group(self.device) as device:
-            if parallel.several() and recipe not in ddpm_card.RECIPES:
-                raise InputError(
-                    f"{recipe} trains in one process; {', '.join(ddpm_card.RECIPES)} in several. "
-                    "Start it without torchrun."
-                )
             first = parallel.number() == 0
-            if first:
-                loop.claim(out, {"recipe": recipe, "data": sources, **facts})
+            loop.claim(out, {"recipe": recipe, "data": sources, **facts}, write=first)
             parallel.wait()
             log = note if first else lambda line: None
             recipes()[recipe](sources, out, minutes, device=device, log=log, **facts)

@@ -21,7 +21,7 @@ from ..methods.noise_denoise import NoiseDenoise
 from ..models.load import load
 from ..scoring.samplers import denoise
 from ..temperature import temperature_entry
-from . import ldm
+from . import ldm, parallel
 from .ddpm import PRESETS
 
 RECIPES = (*PRESETS, "cifar10-ldm")
@@ -85,9 +85,11 @@ def write_card(
     ]
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     sample_sheet(model, out / "samples.png")
-    digits = recipe == "digits-ddpm"
+    digits, n = recipe == "digits-ddpm", parallel.asked()
+    start = f"torchrun --nproc-per-node {n} -m diffzero" if n > 1 else "diffzero"
     text = template("pixel_card.md.j2", Path(__file__).parent, escape=False).render(
         recipe=recipe,
+        start=start,
         network=type(model.denoiser.network).__name__,
         latent=model.grey_step is None,
         target={"epsilon": "the noise", "v_prediction": "v"}[model.denoiser.parametrisation],

@@ -75,12 +75,13 @@ class Ema:
         self.module.load_state_dict(self.shadow)
 
 
-def claim(out: Path, facts: dict[str, Any]) -> None:
+def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
     """Keep what a training was started with; resuming with something else would mix two models.
 
     Args:
         out: The folder of the model.
         facts: What JSON can hold.
+        write: Whether to keep them; of several processes the first does, and all check.
 
     Raises:
         InputError: training in this folder was started with others.
@@ -95,6 +96,8 @@ def claim(out: Path, facts: dict[str, Any]) -> None:
                 f"{out}: training here was started with {said}. Resume with the same, or give "
                 "another folder."
             )
+    if not write:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=1) + "\n")
 
@@ -244,7 +247,7 @@ def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).float()
     x = x / (x.norm() + 1e-7)
-    lower = x.is_cuda or bfloat16_pays()
+    lower = not x.is_cuda and parallel.as_first(bfloat16_pays())
     x = _quintic(x.bfloat16(), steps) if lower else _quintic_on_smaller_side(x, steps)
     return (x.T if tall else x).to(matrix.dtype)
 
@@ -304,14 +307,17 @@ class _Run:
 
     def read(self, path: Path) -> None:
         """Go on from a file."""
-        state = torch.load(path, weights_only=True)
+        # Saved on one GPU, read on another: all is copied to where it belongs.
+        state = torch.load(path, map_location="cpu", weights_only=True)
         self.module.load_state_dict(state["module"])
         kept = state["optimizer"]  # one dictionary in files of older versions
         for optimizer, own in zip(
             self.optimizers, kept if isinstance(kept, list) else [kept], strict=True
         ):
             optimizer.load_state_dict(own)
-        self.ema.shadow, self.ema.n = state["ema"], state["ema_n"]
+        for name, mean in state["ema"].items():
+            self.ema.shadow[name].copy_(mean)
+        self.ema.n = state["ema_n"]
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.smooth = state["smooth"]
         self.generator.set_state(state["generator"])

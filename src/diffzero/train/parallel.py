@@ -6,9 +6,9 @@ With b_i the batch of process i of N, every process moves against the mean of th
 
     g = 1/N sum_i dL(b_i)/dtheta,
 
-which is the gradient of all batches together, so that their weights stay the same, bit by bit. Two
-processes of one thread train twice as fast where two threads of one gain nothing, as they do of
-many small products.
+which is the gradient of all batches together, so that their weights stay the same, bit by bit. The
+rate is not raised for the larger batch, and each process does the optimizer's work anew. It serves
+several GPUs, and cores whose threads gain nothing of a network's many small products.
 
 References:
     Li et al., PyTorch Distributed: Experiences on Accelerating Data Parallel Training, 2020.
@@ -20,10 +20,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from ..errors import InputError
 
 
 @contextmanager
@@ -35,23 +38,52 @@ def group(device: str) -> Iterator[str]:
 
     Yields:
         The device of this process: of several GPUs the one of its number.
+
+    Raises:
+        InputError: more processes than GPUs.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if asked() == 1:
         yield device
         return
+    place = None
     if torch.device(device).type == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+        own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= there:
+            raise InputError(
+                f"--nproc-per-node must be at most the number of GPUs, {there}; process {own + 1} "
+                "has none."
+            )
+        place = torch.device("cuda", own)
+        torch.cuda.set_device(place)
+        device = str(place)
+    dist.init_process_group("gloo" if place is None else "nccl", device_id=place)
+    as_first.cache_clear()
+    yield device
+    # Not after an error: the others may be waiting for this process, and would for ever.
+    # torchrun ends them when it sees this one fail.
+    dist.barrier()
+    dist.destroy_process_group()
+    as_first.cache_clear()
+
+
+def asked() -> int:
+    """How many processes torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def several() -> bool:
-    """Whether there is another process."""
-    return dist.is_initialized()
+    """Whether there is another process in the group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+@cache
+def as_first(answer: bool) -> bool:
+    """The first process's answer to what each would measure for itself, and find differently."""
+    if not several():
+        return answer
+    told = torch.tensor(float(answer))
+    dist.broadcast(told, 0)
+    return bool(told)
 
 
 def number() -> int:
