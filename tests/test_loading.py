@@ -154,16 +154,6 @@ def test_weights_that_were_reserved_and_not_fetched(pipe):
     pipe.unet.load_state_dict(first, strict=False)
 
 
-def test_what_systems_and_users_leave_beside_weights_is_not_read(folder):
-    for name in (
-        "._diffusion_pytorch_model.safetensors",
-        "old-model.safetensors",
-        "._config.json",
-    ):
-        (folder / "unet" / name).write_bytes(b"\0")
-    assert dz.load(folder).shape
-
-
 def test_absurd_sizes_get_no_memory(folder):
     config = folder / "text_encoder" / "config.json"
     data = json.loads(config.read_text())

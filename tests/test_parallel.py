@@ -30,7 +30,7 @@ def _averages(rank: int, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         _join(rank, folder, patch)
         with parallel.group("cpu") as device:
-            assert (device, parallel.several(), parallel.number()) == ("cpu", True, rank)
+            assert (device, parallel.several(), parallel.rank()) == ("cpu", True, rank)
             net, x = _net(), _examples()[3 * rank : 3 * rank + 3]
             net.used(x).square().mean().backward()
             parallel.average_gradients(net.parameters())
@@ -101,8 +101,8 @@ def test_alone_nothing_changes() -> None:
     before = net.used.weight.grad.clone()
     with parallel.group("cpu") as device:
         parallel.average_gradients(net.parameters())
-        parallel.wait()
-        assert (device, parallel.several(), parallel.number()) == ("cpu", False, 0)
+        parallel.barrier()
+        assert (device, parallel.several(), parallel.rank()) == ("cpu", False, 0)
         assert parallel.agreed(0.25, torch.device("cpu")) == 0.25
     assert torch.equal(net.used.weight.grad, before)
 

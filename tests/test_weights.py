@@ -91,7 +91,8 @@ def test_adapters_of_any_kind_begin_at_zero(folder, kind):
 
 def test_hidden_and_foreign_files_beside_the_weights_are_not_read(folder):
     unet = folder / "unet"
-    (unet / "._diffusion_pytorch_model.safetensors").write_bytes(b"\0\5")
+    for name in ("._diffusion_pytorch_model.safetensors", "._config.json"):  # as macOS leaves them
+        (unet / name).write_bytes(b"\0\5")
     (unet / "old-model.safetensors").write_bytes(b"no")
     scores = dz.ELBO(dz.load(folder), draws=1).fit(["cat", "dog"])
     assert np.isfinite(scores.scores([np.zeros((32, 32, 3), np.uint8)]).logits).all()

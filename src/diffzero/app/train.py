@@ -86,9 +86,9 @@ class Session:
 
         facts = {"preset": self.preset, "init": init, "seed": self.seed}
         with parallel.group(self.device) as device:
-            first = parallel.number() == 0
+            first = parallel.rank() == 0
             loop.claim(out, {"recipe": recipe, "data": sources, **facts}, write=first)
-            parallel.wait()
+            parallel.barrier()
             log = note if first else lambda line: None
             recipes()[recipe](sources, out, minutes, device=device, log=log, **facts)
         if not first:

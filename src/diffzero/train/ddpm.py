@@ -195,7 +195,7 @@ def save(network: Any, out: Path) -> None:
     """Write a `DDPMPipeline` folder, fp16 safetensors."""
     from diffusers import DDPMPipeline
 
-    if parallel.number():  # of several processes the first writes
+    if parallel.rank():  # of several processes the first writes
         return
     pipeline = DDPMPipeline(unet=network, scheduler=noise_scheduler())
     pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)

@@ -321,7 +321,7 @@ def save(vae: Any, unet: Any, out: Path) -> None:
     """Write an `LDMPipeline` folder, fp16 safetensors."""
     from diffusers import LDMPipeline
 
-    if parallel.number():  # of several processes the first writes
+    if parallel.rank():  # of several processes the first writes
         return
     pipeline = LDMPipeline(vqvae=vae, unet=unet, scheduler=noise_scheduler())
     pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)

@@ -171,7 +171,7 @@ def fit(
             last_save = run.elapsed
             run.save(state_path)
     run.save(state_path)
-    parallel.wait()
+    parallel.barrier()
     run.ema.copy_to_module()
     module.eval()
     return {"steps": run.step, "seconds": run.elapsed, "loss": run.smooth}
@@ -286,7 +286,7 @@ class _Run:
         self, module: nn.Module, optimizers: list[torch.optim.Optimizer], ema: Ema, seed: int
     ) -> None:
         self.module, self.optimizers, self.ema = module, optimizers, ema
-        self.generator = torch.Generator().manual_seed(seed + STRIDE * parallel.number())
+        self.generator = torch.Generator().manual_seed(seed + STRIDE * parallel.rank())
         self.step, self.elapsed, self.smooth = 0, 0.0, float("nan")
 
     def move(self, loss: Callable[[torch.Generator], torch.Tensor], lr: float) -> None:
@@ -321,14 +321,14 @@ class _Run:
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.smooth = state["smooth"]
         self.generator.set_state(state["generator"])
-        if parallel.number():  # the file holds the first process's
+        if parallel.rank():  # the file holds the first process's
             seed = int(torch.randint(2**62, (), generator=self.generator))
-            self.generator.manual_seed(seed + STRIDE * parallel.number())
+            self.generator.manual_seed(seed + STRIDE * parallel.rank())
 
     def save(self, path: Path) -> None:
         """Replace the file in one move, so that a stop while it is written loses nothing; of
         several processes the first does."""
-        if parallel.number():
+        if parallel.rank():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

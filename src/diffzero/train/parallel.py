@@ -86,12 +86,12 @@ def as_first(answer: bool) -> bool:
     return bool(told)
 
 
-def number() -> int:
+def rank() -> int:
     """Of this process, from 0: the first writes files and lines of progress."""
     return dist.get_rank() if several() else 0
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all processes have come here: what the first wrote can be read."""
     if several():
         dist.barrier()
