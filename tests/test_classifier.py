@@ -199,3 +199,42 @@ def test_answers_that_are_not_finite_are_never_averaged_away(mixture):
     for method in (dz.ELBO(odd, draws=4), dz.NoiseDenoiseVote(odd, draws=2, steps=2)):
         with pytest.raises(dz.InputError, match="NaN or infinity"):
             method.fit(fitted.names_).scores(images)
+
+
+def test_a_refused_fit_leaves_the_classifier_as_it_was(clip, photos):
+    """Names were new and embeddings old, and a sneaker had another name without a word."""
+    fresh = dz.CLIP(clip)
+    with pytest.raises(dz.InputError, match="tokens"):
+        fresh.fit(["cat", "dog " * 99])
+    with pytest.raises(NotFittedError, match="no classes yet"):
+        fresh.predict(photos[:1])
+    fitted = dz.CLIP(clip).fit(["cat", "dog"])
+    before = fitted.predict_proba(photos[:1])
+    with pytest.raises(dz.InputError, match="tokens"):
+        fitted.fit(["fox", "dog " * 99])
+    assert list(fitted.classes_) == ["cat", "dog"]
+    assert (fitted.predict_proba(photos[:1]) == before).all()
+
+
+def test_refused_arguments_are_refused_again_and_can_be_taken_back(clip, sd, oracle, photos):
+    fitted = dz.CLIP(clip).fit(["cat", "dog"])
+    before = fitted.predict_proba(photos[:1])
+    for wrong, right in (
+        ({"priors": [0.5, 0.3, 0.2]}, {"priors": None}),
+        ({"template": "a {} " + "of " * 99}, {"template": None}),
+        ({"backbone": oracle[0]}, {"backbone": clip}),
+    ):
+        fitted.set_params(**wrong)
+        for _ in range(2):
+            with pytest.raises(dz.InputError):
+                fitted.predict_proba(photos[:1])
+        fitted.set_params(**right)
+        assert (fitted.predict_proba(photos[:1]) == before).all()
+        own = fitted.scores(photos[:1], candidates=[["dog", "cat"]]).logits
+        assert np.allclose(own[:, ::-1], fitted.scores(photos[:1]).logits, atol=1e-5)
+    elbo = dz.ELBO(sd, draws=1).fit(["cat", "dog"])
+    before = elbo.scores(photos[:1]).logits
+    with pytest.raises(dz.InputError):
+        elbo.set_params(backbone=clip).predict(photos[:1])
+    assert elbo.set_params(backbone=sd).backbone_ is sd
+    assert (elbo.scores(photos[:1]).logits == before).all()

@@ -40,6 +40,20 @@ def test_batches_and_candidates(clip, photos):
     assert np.isneginf(own.logits[0, 2])
 
 
+def test_prompts_are_embedded_some_at_a_time(clip, monkeypatch):
+    """Eighty templates of a thousand words in one call took 50 GB."""
+    prompts = [f"a photo of a {n}" for n in ("cat", "dog", "fox", "red fox", "red cat")]
+    whole, rows, ask = clip.text_features(prompts), [], clip.model.get_text_features
+    monkeypatch.setattr("diffzero.models.clip.PROMPTS_AT_ONCE", 2)
+    monkeypatch.setattr(
+        clip.model,
+        "get_text_features",
+        lambda ids, mask: (rows.append(len(ids)), ask(ids, mask))[1],
+    )
+    assert torch.allclose(clip.text_features(prompts), whole, atol=1e-6)
+    assert rows == [2, 2, 1]
+
+
 def peak():
     """Bytes that this process held at most since the last call."""
     high = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]

@@ -18,6 +18,7 @@ ROOT = Path(diffzero.__file__).parent
 PACKAGES = {
     "core": [
         "errors",
+        "modes",
         "schedule",
         "noise",
         "prompts",

@@ -8,7 +8,8 @@ validates, computed attributes end in `_`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, ClassVar, Self
@@ -20,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 
 from .errors import InputError, NotFinite
 from .images import load_image, split_images
+from .modes import evaluating
 from .options import (
     CALLED,
     NOTHING,
@@ -144,7 +146,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             y: Labels of the images: the classes are their sorted distinct values.
 
         Raises:
-            InputError: unusable labels or arguments.
+            InputError: unusable labels or arguments. What was fitted before stays so.
         """
         if X is None and y is None:
             raise InputError("fit needs the class names: fit(['cat', 'dog']).")
@@ -152,10 +154,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         values = label_list(X) if y is None else distinct(y, X)
         names = check_labels(values)
         log_priors = self._log_priors(names)
-        self.classes_ = np.asarray(values if y is not None else names)
-        self.names_ = names
-        self._ready()
-        self.log_priors_ = log_priors
+        with self._kept_if_refused():
+            self.classes_ = np.asarray(values if y is not None else names)
+            self.names_ = names
+            self._ready()
+            self.log_priors_ = log_priors
         return self
 
     def scores(
@@ -286,10 +289,25 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def _refresh(self) -> None:
         """Arguments that were changed after `fit` take effect: what belongs to them is anew."""
         with _LOCK:
-            if not _same(self._prepared_with, self.get_params(deep=True)):
+            if _same(self._prepared_with, self.get_params(deep=True)):
+                return
+            with self._kept_if_refused():
                 self._ready()
                 if hasattr(self, "names_"):
                     self.log_priors_ = self._log_priors(self.names_)
+
+    @contextmanager
+    def _kept_if_refused(self) -> Iterator[None]:
+        """Attributes are what they were before where something raises: names are never those of
+        one fit and embeddings those of another, and arguments that are set back are as before."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            for name in self.__dict__.keys() - before.keys():
+                del self.__dict__[name]
+            self.__dict__.update(before)
+            raise
 
     def _scored(
         self,
@@ -297,8 +315,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
         labels: list[list[str]] | None,
         progress: Progress | None,
     ) -> Scores:
-        """The method's scores, checked."""
-        return self._finite(self._score(images, labels, progress), labels)
+        """The method's scores, checked, with networks in evaluation mode meanwhile."""
+        with evaluating(*self.networks().values()):
+            scores = self._score(images, labels, progress)
+        return self._finite(scores, labels)
 
     def _finite(self, scores: Scores, labels: list[list[str]] | None) -> Scores:
         """The scores, if every logit of a class is a number.

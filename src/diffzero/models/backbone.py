@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, said
+from ..modes import evaluating
 from ..schedule import Schedule
 from .codec import Codec
 from .conditioner import Condition, Conditioner
@@ -130,7 +131,8 @@ class Backbone:
         Raises:
             InputError: a prompt that the model cannot take.
         """
-        with naming(self.name), running(self.name, "text encoder"):
+        networks = self.networks().values()
+        with naming(self.name), running(self.name, "text encoder"), evaluating(*networks):
             return self.conditioner.embed(prompts)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:

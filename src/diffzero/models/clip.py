@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..images import trim
 from .backbone import Temperature, naming, running
 from .cards import Card
-from .conditioner import check_end, check_fits, text_window
+from .conditioner import PROMPTS_AT_ONCE, check_end, check_fits, text_window
 from .family import Family, Parts
 
 
@@ -68,9 +68,13 @@ class ClipBackbone:
         batch = self.tokenizer(
             prompts, padding="max_length", max_length=self.window, return_tensors="pt"
         ).to(self.device)
+        ids, mask = (x.split(PROMPTS_AT_ONCE) for x in (batch.input_ids, batch.attention_mask))
         with running(self.name, "text encoder"):
-            features = self.model.get_text_features(batch.input_ids, batch.attention_mask)
-            return functional.normalize(as_vectors(features), dim=-1)
+            features = [
+                as_vectors(self.model.get_text_features(*some))
+                for some in zip(ids, mask, strict=True)
+            ]
+            return functional.normalize(torch.cat(features), dim=-1)
 
     def default_batch_size(self) -> int:
         """Images per network call when the user names no number."""

@@ -340,6 +340,8 @@ def discrete_schedule(config: Mapping[str, Any]) -> DiscreteSchedule:
 
     name = str(config.get("_class_name", ""))
     kind = "Flow" if config.get("use_flow_sigmas") else name
+    if config.get("timestep_type") == "continuous":  # the network is told log sigma / 4
+        kind = "EDM"
     if kind.startswith(WITHOUT_BETAS) or not (
         config.get("beta_schedule") or config.get("trained_betas")
     ):
@@ -351,7 +353,9 @@ def discrete_schedule(config: Mapping[str, Any]) -> DiscreteSchedule:
             "DDIMScheduler, and no LoRA that changes what it predicts."
         )
     check_values("scheduler", "scheduler_config.json", config)
-    return DiscreteSchedule(DDPMScheduler.from_config(dict(config)).alphas_cumprod)
+    # A scheduler in memory lists what nobody gave it, and from_config puts DDPM's in its place.
+    betas = {key: value for key, value in config.items() if key != "_use_default_values"}
+    return DiscreteSchedule(DDPMScheduler.from_config(betas).alphas_cumprod)
 
 
 def check_parametrisation(value: str) -> Parametrisation:

@@ -85,7 +85,7 @@ def _has_weights(folder: Path, part: str, family: Family) -> bool:
 
 
 def _wanted(family: Family, variant: str | None, allow_pickle: bool) -> list[str]:
-    kinds = ["*.json", "*.txt", "*.model"]
+    kinds = ["*.json", "*.txt", "*.model", "*.jinja"]
     weights = [f"*.{variant}*.safetensors" if variant else "*.safetensors"]
     weights += ["*.bin"] if allow_pickle else []
     if family.name == "clip":

@@ -126,9 +126,21 @@ class ChatText(LanguageText):
 
     Attributes:
         thinking: The answer may begin with thoughts; else it begins after none.
+
+    Raises:
+        InputError: a tokenizer without a chat template.
     """
 
     thinking: bool
+
+    def __init__(self, parts: Parts, window: int, reader: Any) -> None:
+        super().__init__(parts, window, reader)
+        if not getattr(parts["tokenizer"], "chat_template", None):
+            raise InputError(
+                "its tokenizer has no chat template, within which this model reads prompts: "
+                "tokenizer/chat_template.jinja is missing, or chat_template in "
+                "tokenizer/tokenizer_config.json. Fetch the checkpoint again."
+            )
 
     def framed(self, prompt: str) -> str:
         """A user's turn, and the beginning of the answer."""

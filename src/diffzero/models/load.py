@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError, said
+from ..modes import evaluating
 from ..options import FLAG, NOTHING, WORDS, check_value, nearest, one_of, short, whole
 from ..prompts import check_labels
 from .backbone import Backbone, Temperature, naming
@@ -37,6 +38,9 @@ def load(
 ) -> Any:
     """A model ready to classify with.
 
+    Networks of a pipeline in memory are used in place: `device` and `dtype` move them. They score
+    in evaluation mode, and return to training mode where they were in it.
+
     Args:
         source: A card's name (`diffzero models` lists them), a folder in diffusers' or CLIP's
             format, a hub id, or a diffusers pipeline in memory.
@@ -48,15 +52,16 @@ def load(
         resolution: Side of the images in pixels, for models that take others than their own.
         classes: Names of the classes of a class-conditional model, in the order of its
             embedding, where its card does not say.
-        text_device: Where text encoders stay: `cpu` keeps those of a folder off the GPU, where
-            a large one would take the network's memory. If None, where the network is.
+        text_device: Where text encoders stay: `cpu` keeps them off the GPU, where a large one
+            would take the network's memory. If None, where the network is.
 
     Returns:
         A `Backbone`, or a `ClipBackbone`.
 
     Raises:
         InputError: no such model, a missing or half-written checkpoint, a pickle, a format that
-            is not supported, a device that is not there.
+            is not supported, a device that is not there, names of classes for a model that
+            has none.
     """
     device = str(device) if isinstance(device, torch.device) else device
     check_value("device", device, WORDS)
@@ -64,14 +69,18 @@ def load(
     check_value("allow_pickle", allow_pickle, FLAG)
     check_value("resolution", resolution, whole(1, MOST_SIDE) | NOTHING)
     names = None if classes is None else check_labels(classes, least=1)
+    check_value("text_device", text_device, WORDS | NOTHING)
+    aside = None if text_device is None else place_of(text_device)
     if isinstance(source, str | Path):
         place = place_of(device)
-        aside = place if text_device is None else place_of(text_device)
-        model = _from_name(str(source), place, aside, dtype, allow_pickle, names)
+        model = _from_name(str(source), place, aside or place, dtype, allow_pickle, names)
     elif isinstance(source, Backbone | ClipBackbone):
         model = _as_it_is(source, device, dtype)
+        _refuse(model, "is loaded already", classes=names, text_device=text_device)
     else:
-        model = _from_pipeline(source, device, dtype, names)
+        model = _from_pipeline(source, device, aside, dtype, names)
+    if getattr(model, "classes", None) is None:
+        _refuse(model, "reads text, of any words", classes=names)
     if resolution is None:
         return model
     if not isinstance(model, Backbone):
@@ -193,7 +202,20 @@ def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
     return model
 
 
-def _from_pipeline(source: Any, device: str, dtype: str | None, classes: list[str] | None) -> Any:
+def _refuse(model: Any, why: str, **arguments: Any) -> None:
+    """Refuse arguments that would be without effect on this model."""
+    for word, value in arguments.items():
+        if value is not None:
+            raise InputError(f"{model.name} {why}; leave out {word}, which is {short(value)}.")
+
+
+def _from_pipeline(
+    source: Any,
+    device: str,
+    text_place: Any,
+    dtype: str | None,
+    classes: list[str] | None,
+) -> Any:
     from diffusers import DiffusionPipeline
 
     if not isinstance(source, DiffusionPipeline):
@@ -223,14 +245,34 @@ def _from_pipeline(source: Any, device: str, dtype: str | None, classes: list[st
         raise InputError(
             f"{name}: a pipeline with an image encoder (IP-Adapter) is not supported; unload it."
         )
-    moves: dict[str, Any] = {} if device == "auto" else {"device": place_of(device)}
-    if dtype is not None:
-        moves["dtype"] = named_dtype(dtype)
-    for part in family.weighted if moves else ():
+    place = None if device == "auto" else place_of(device)
+    for part in family.weighted:
         if part in parts:
-            parts[part].to(**moves)
+            there = (part.startswith("text_encoder") and text_place) or place
+            _move(parts[part], there, None if dtype is None else named_dtype(dtype))
     card = Card(name=name, family=family.name, source=name, classes=classes)
-    return finished(family.name, parts, card)
+    with evaluating(*(parts[part] for part in family.weighted if part in parts)):
+        return finished(family.name, parts, card)
+
+
+def _move(network: Any, place: Any, dtype: Any) -> None:
+    """A part of a pipeline to a device and a precision, either of which may be None.
+
+    Modules that are kept in float32 where a folder is read in float16 are so here: those that
+    transformers and diffusers name in `_keep_in_fp32_modules`, since they overflow.
+    """
+    if dtype is not None and network.dtype != dtype:
+        kept = getattr(network, "_keep_in_fp32_modules", None) or ()
+        wide = {
+            name: parameter.data.float()
+            for name, parameter in network.named_parameters()
+            if dtype == torch.float16 and not set(kept).isdisjoint(name.split("."))
+        }
+        network.to(dtype=dtype)
+        for name, values in wide.items():
+            network.get_parameter(name).data = values
+    if place is not None:
+        network.to(device=place)
 
 
 def _check_weights(network: Any, part: str, name: str, dtype: str | None) -> None:
