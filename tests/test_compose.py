@@ -146,3 +146,28 @@ def test_bad_input(problem):
         dz.Blend([elbo(backbone, 1), elbo(backbone, 1)], weights=[1, 0]).fit(NAMES)
     with pytest.raises(dz.InputError, match="has no classes yet"):
         dz.Blend([elbo(backbone, 1), elbo(backbone, 2)]).predict(problem[1])
+
+
+def test_a_pruned_class_never_wins_at_any_temperature(problem):
+    """Priors and temperature together: what is kept was chosen by another rule than the answer."""
+    backbone, pixels, _ = problem
+    priors = [0.05, 0.05, 0.85, 0.05]
+    for keep, temperature in ((2, 100.0), (2, 3.0), (3, 30.0)):
+        short = dz.Shortlist(
+            elbo(backbone, 4), elbo(backbone, 8), keep=keep, priors=priors, temperature=temperature
+        ).fit(NAMES)
+        first = elbo(backbone, 4).fit(NAMES)
+        rule = first.log_probabilities(first.scores(pixels)) / temperature + np.log(priors)
+        for answer, row in zip(short.predict(pixels), rule, strict=True):
+            assert int(answer) in np.argsort(-row)[:keep]
+
+
+def test_groups_are_opened_by_the_rule_that_answers(problem):
+    backbone, pixels, _ = problem
+    groups = {"0": ["0", "1"], "2": ["2", "3"]}
+    options = {"priors": [0.02, 0.02, 0.02, 0.94], "temperature": 50.0}
+    found = dz.Hierarchy(elbo(backbone, 4), groups, elbo(backbone, 8), **options).fit(NAMES)
+    scores = found.scores(pixels)
+    answers = found.probabilities(scores).argmax(1)
+    for answer, facts in zip(answers, scores.facts, strict=True):
+        assert ("0" if answer < 2 else "2") in facts["opened"]

@@ -102,3 +102,14 @@ def test_what_does_not_fit_is_refused():
         Rule(variance="distance").evidence(np.ones((4, 2)), np.arange(4) / 4, "dense")
     with pytest.raises(dz.InputError, match="single draws"):
         Rule(variance="distance", group=4)
+
+
+@pytest.mark.parametrize("target", ["v", "x"])
+def test_a_time_that_is_rounded_to_pure_noise_tells_nothing(target):
+    """Half precision rounds the last times of Flux to 1, where products were infinite."""
+    from diffzero.scoring.denoising import ratio_of_errors
+
+    schedule = dz.RectifiedFlowSchedule()
+    model = type("M", (), {"scales": staticmethod(schedule)})
+    found = ratio_of_errors(model, target, torch.tensor([0.5, 1.0], dtype=torch.float64))
+    assert found[1] == 0 and found[0] == (1.0 if target == "x" else (0.5 / 0.5) ** 2)

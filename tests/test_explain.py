@@ -123,3 +123,24 @@ def test_the_command_writes_a_picture(monkeypatch, capsys, tmp_path, photos):
     assert "give --attention another name" in capsys.readouterr().err
     assert run(monkeypatch, *line, "--out", tmp_path / "b.jpg") == 2
     assert "A picture is a PNG file, such as why.png" in capsys.readouterr().err
+
+
+def test_the_photo_is_not_overwritten(monkeypatch, capsys, tmp_path, photos):
+    photo = tmp_path / "a.png"
+    Image.fromarray(photos[0]).save(photo)
+    before = photo.read_bytes()
+    (tmp_path / "link.png").symlink_to(photo)
+    line = ["explain", photo, "--labels", "bag,coat", "--set", "draws=2", "--out"]
+    for out in (photo, tmp_path / "link.png"):
+        assert run(monkeypatch, *line, out) == 2
+        assert "is the photo itself" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
+def test_an_open_set_is_explained_as_its_elbo(sd, photos):
+    from diffzero.methods.open_set import OpenSet
+
+    plain = dz.ELBO(sd, draws=2)
+    opened = OpenSet.of(plain, threshold=0.1)
+    a, b = (dz.explain(c, photos[:1], [("cat", "dog")])[0] for c in (plain, opened))
+    assert (a.difference == b.difference).all()

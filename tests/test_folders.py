@@ -18,10 +18,10 @@ from PIL import Image
 import diffzero as dz
 from conftest import heard
 from diffzero.app.records import NONE, Wish, text_of
-from diffzero.app.results import Results, flat, key
+from diffzero.app.results import Results, flat
 from diffzero.app.sorting import Sorter, folder_names
 from diffzero.data import digits_split
-from diffzero.errors import InputError
+from diffzero.errors import InputError, storable
 from test_cli import run
 
 WORDS = "handwritten digit zero,handwritten digit one,sneaker"
@@ -69,14 +69,14 @@ def test_results_go_on_where_they_were_left(tmp_path, kind):
     with first.journal.open("a") as file:  # killed in the middle of a row
         file.write('{"path": "half' if kind != "csv" else '"half')
     second = Results(out, "run", 2)
-    assert second.done == {key(odd)}  # what failed is tried again, what was cut off is gone
+    assert second.done == {storable(odd)}  # what failed is tried again, what was cut off is gone
     second.add(record("bad.png", "dog"))
     second.close()
     third = Results(out, "run", 2)
-    assert third.done == {key(odd), "bad.png"}
+    assert third.done == {storable(odd), "bad.png"}
     third.close()
     rows = rows_of(out)
-    assert [r["path"] for r in rows] == [key(odd), "bad.png"]
+    assert [r["path"] for r in rows] == [storable(odd), "bad.png"]
     assert [r["label"] for r in rows] == ["cat", "dog"]
     assert [p.name for p in tmp_path.iterdir()] == [out.name]
 
@@ -310,3 +310,108 @@ def test_photos_are_not_sorted_into_what_is_no_folder(monkeypatch, capsys, photo
     assert run(monkeypatch, *line, "--sort-into", photos_folder.parent / place) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "is a file. Give a folder" in said or "no folder can be made there" in said
+
+
+def test_a_photo_that_lies_in_its_folder_stays(tmp_path, photos_folder):
+    for how in ("copy", "link", "move"):
+        place = tmp_path / how / "cat"
+        place.mkdir(parents=True)
+        photo = place / "a.png"
+        photo.write_bytes((photos_folder / "0.png").read_bytes())
+        assert Sorter(tmp_path / how, how, ["cat"], [str(place)])(photo, "cat") == photo
+        assert list(place.iterdir()) == [photo] and photo.stat().st_size
+
+
+@pytest.mark.parametrize("how", ["copy", "move"])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_full_disk_takes_no_photo(tmp_path, photos_folder, monkeypatch, how, links):
+    """The photo was moved into a file of no bytes, and the command ended well."""
+    full = OSError(28, "No space left on device")
+
+    def copied(*_):
+        raise full
+
+    if links:
+        monkeypatch.setattr("shutil.copy2", copied)
+    else:  # the copy fits, and its second one, where there are no hard links, does not
+        monkeypatch.setattr("os.link", copied)
+        monkeypatch.setattr("shutil.copyfileobj", copied)
+    before = digests(photos_folder)
+    sorter = Sorter(tmp_path / "sorted", how, ["cat"], [])
+    with pytest.raises(OSError, match="No space left"):
+        sorter(photos_folder / "0.png", "cat")
+    assert digests(photos_folder) == before and not list((tmp_path / "sorted" / "cat").iterdir())
+
+
+def test_without_hard_links_nothing_is_overwritten(tmp_path, photos_folder, monkeypatch):
+    monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(1, "no links")))
+    place = tmp_path / "s" / "cat"
+    place.mkdir(parents=True)
+    (place / "0.png").write_text("mine")
+    target = Sorter(tmp_path / "s", "move", ["cat"], [])(photos_folder / "0.png", "cat")
+    assert target.name == "0-2.png" and Image.open(target).size == (8, 8)
+    assert (place / "0.png").read_text() == "mine" and not (photos_folder / "0.png").exists()
+
+
+def test_names_with_other_ends_of_lines_go_on(tmp_path):
+    out = tmp_path / "r.csv"
+    names = ["a\x85.jpg", "b\u2028.jpg", "c\n.jpg", "d\x0b.jpg", "e.jpg"]
+    results = Results(out, "one", 2)
+    for name in names:
+        results.add(record(name))
+    results.close()
+    again = Results(out, "one", 2)
+    assert again.done == set(names)
+    again.close()
+
+
+def test_names_that_are_no_text(tmp_path, monkeypatch, capsys):
+    """A broken photo ended the command, and a good one an evaluation, as a bug."""
+    folder = tmp_path / "set" / "bag"
+    folder.mkdir(parents=True)
+    good, bad = (str(folder).encode() + name for name in (b"/caf\xe9.png", b"/not\xe9.png"))
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "z.png")
+    for name, content in ((good, (folder / "z.png").read_bytes()), (bad, b"no image")):
+        with open(name, "wb") as file:  # noqa: PTH123
+            file.write(content)
+    model = ["--model", "tiny-clip"]
+    words = ["--labels", "bag,sneaker"]
+    for out in ("r.csv", "r.jsonl", "r.parquet"):
+        line = ["classify", folder, *words, *model, "--out", tmp_path / out]
+        assert run(monkeypatch, *line, "--html", tmp_path / "r.html") == 2
+        rows = rows_of(tmp_path / out)
+        assert len(rows) == 3 and sum(bool(r.get("error")) for r in rows) == 1
+        assert "caf\\udce9.png" in "".join(r["path"] for r in rows)
+    (tmp_path / "set" / "sneaker").mkdir()
+    Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(tmp_path / "set/sneaker/a.png")
+    out = tmp_path / "run"
+    assert run(monkeypatch, "evaluate", "--data", tmp_path / "set", *model, "--out", out) == 2
+    ids = [json.loads(line)["id"] for line in (out / "records.jsonl").read_text().splitlines()]
+    assert sorted(ids) == ["bag/caf\\udce9.png", "bag/not\\udce9.png", "bag/z.png",
+                           "sneaker/a.png"]  # fmt: skip
+    assert json.loads((out / "summary.json").read_text())["images"] == 3
+    capsys.readouterr()
+    assert run(monkeypatch, "report", out, "--out", tmp_path / "page.html") == 0
+
+
+def test_a_table_prints_its_cells_as_they_are(capsys):
+    from diffzero.app.console import print_table
+
+    print_table(["word [b]", "photos"], [("cat [/b]", "3"), (":smile: [red]", "4")])
+    out = capsys.readouterr().out
+    assert "cat [/b]" in out and ":smile: [red]" in out and "word [b]" in out
+
+
+def test_nan_of_the_empty_prompt_is_no_answer(sd, photos):
+    """Of every photo it was said that it shows none of the words."""
+    from diffzero.methods.open_set import OpenSet
+
+    opened = OpenSet(sd, draws=2).fit(["cat", "dog"])
+    for row in (-1, 0):  # the empty prompt, and a class whose NaN the mean passed over
+        table = opened._table.tensors["text"]
+        before = table[row].clone()
+        table[row] = float("nan")
+        with pytest.raises(InputError, match="NaN or infinity"):
+            opened.scores(photos[:1])
+        table[row] = before
+    assert np.isfinite(opened.scores(photos[:1]).logits).all()

@@ -109,3 +109,17 @@ def test_exact_trace_of_a_large_input_is_refused():
     big = dz.MixtureBackbone(ones, torch.zeros(2, 1, 3, 32, 32), ones, dz.LogSNRLinearSchedule())
     with pytest.raises(dz.InputError, match="has 3,072, the limit is 1,024"):
         dz.Likelihood(big, trace="exact").fit(["0", "1"])
+
+
+def test_noise_that_the_model_does_not_know_is_refused():
+    """Beyond the schedule's ends the network was told another noise than the image had."""
+    ones = torch.ones(2, 1)
+    model = dz.MixtureBackbone(
+        ones, torch.zeros(2, 1, 3, 2, 2), ones, dz.DiscreteSchedule.linear()
+    )
+    for wrong in ((1e-4, 100.0), (0.02, 1e3)):
+        with pytest.raises(dz.InputError, match=r"s_range must lie within .*\(0.01, 157\.4\)"):
+            dz.Likelihood(model, s_range=wrong).fit(["0", "1"])
+    dz.Likelihood(model, s_range=(0.02, 100.0)).fit(["0", "1"])
+    with pytest.raises(dz.InputError, match="log_snr_range must lie within the noise"):
+        dz.ELBO(model, weights="elbo", log_snr_range=(-20, 5)).fit(["0", "1"])

@@ -160,3 +160,45 @@ def test_one_failure_does_not_stop_everything(two, monkeypatch, capsys, tmp_path
     assert "steps must be a whole number" in (tmp_path / "index.html").read_text()
     assert run(monkeypatch, "reproduce", "all", "--budget", "huge", "--out", tmp_path) == 2
     assert "--budget takes small, medium, large" in capsys.readouterr().err
+
+
+def test_runs_of_one_name_are_told_apart(monkeypatch, capsys, runs, tmp_path):
+    places = [
+        shutil.copytree(r, tmp_path / name / "run") for r, name in zip(runs, "ab", strict=True)
+    ]
+    capsys.readouterr()
+    line = ["report", *places, places[0] / ".." / "run", "--json", "--out", tmp_path / "p.html"]
+    assert run(monkeypatch, *line) == 0
+    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert (found["first"], found["second"]) == ("a/run", "b/run")
+    assert "a/run" in (tmp_path / "p.html").read_text()
+
+
+def test_what_is_no_run_is_said(monkeypatch, capsys, runs, tmp_path):
+    from diffzero.models.cards import cards
+
+    model = cards()["tiny-clip"].source
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "config.json").write_text("[1]")
+    for folder in (model, odd):
+        for command in ("report", "rescore", "calibrate"):
+            assert run(monkeypatch, command, folder) == 2
+            assert "not a run (its config.json" in " ".join(capsys.readouterr().err.split())
+    line = ["evaluate", "--data", "digits", "--limit", 2, "--model", "tiny-clip", "--out"]
+    assert run(monkeypatch, *line, odd) == 2
+
+
+def test_no_file_of_another_kind_is_overwritten(monkeypatch, capsys, runs, tmp_path):
+    records = runs[0] / "records.jsonl"
+    before = records.read_bytes()
+    assert run(monkeypatch, "report", runs[0], "--out", records) == 2
+    assert "--out takes a file such as report.html" in capsys.readouterr().err
+    assert records.read_bytes() == before
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "summary.json").write_text('{"mine": 1}')
+    line = ["evaluate", "--data", "digits", "--limit", 2, "--model", "tiny-clip", "--out", own]
+    assert run(monkeypatch, *line) == 2
+    assert "has summary.json and no config.json" in " ".join(capsys.readouterr().err.split())
+    assert json.loads((own / "summary.json").read_text()) == {"mine": 1}

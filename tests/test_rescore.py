@@ -72,7 +72,7 @@ def test_weights_of_the_bound_from_uniform_draws(oracle):
         log_snr, slope = slopes(backbone.schedule, t)
         assert np.allclose(slope, 14, rtol=1e-6)  # lambda falls from 8 to -6
         ranges = {"weights": weights, "t_range": [0.0, 1.0], "log_snr_range": [-6.0, 8.0]}
-        matrix = type("M", (), {"t": t, "slope": slope})
+        matrix = type("M", (), {"t": t, "slope": slope, "log_snr": log_snr})
         v = draw_weights(matrix, "elbo", ranges)
         weighted = np.stack(errors) * v[:, :, None, None]
         logits[weights] = join_templates(reduce_draws(weighted, "mean"), 1.0)
@@ -176,3 +176,69 @@ def test_a_run_without_matrix(monkeypatch, capsys, tmp_path):
                "--out", tmp_path) == 0  # fmt: skip
     assert run(monkeypatch, "rescore", tmp_path) == 2
     assert "kept no score matrix" in capsys.readouterr().err
+
+
+def test_priors_and_fewer_draws_count_in_the_calibration(kept, monkeypatch, capsys, tmp_path):
+    """What it calls "as run" was another rule than the run's."""
+    import shutil
+
+    folder = shutil.copytree(kept, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    priors = np.full(10, 1e-9)
+    priors[3] = 1.0
+    for wrap in (list, lambda values: dict(zip(CLASSES, values, strict=True))):
+        config["settings"]["priors"] = wrap(priors.tolist())
+        (folder / "config.json").write_text(json.dumps(config))
+        found = read_scored(folder)
+        _, other = halves(found.matrix.ids, 0)
+        for draws in (None, 4):
+            cut = found if draws is None else found.cut_to(draws)
+            logits, t = rescored_logits(found, "as-run", "mean", draws, None)
+            proba = probabilities(found, logits, t)[other]
+            result = fit(cut, 2, 0)
+            own = result["held_out"]["as run"]
+            assert own["acc1"]["value"] == (proba.argmax(1) == found.labels[other]).mean()
+            nll = -np.log(proba[np.arange(len(other)), found.labels[other]]).mean()
+            assert own["nll"]["value"] == pytest.approx(nll)
+            fitted = result["held_out"]["weights"]["nll"]["value"]
+            path = folder / "calibration.json"
+            path.write_text(json.dumps(result))
+            z, one = rescored_logits(cut.take(other), str(path), "mean", None, None)
+            p = probabilities(cut, z, one)[np.arange(len(other)), found.labels[other]]
+            assert -np.log(p).mean() == pytest.approx(fitted)
+        point = accuracy_curve(found)[-1]
+        whole = probabilities(found, *rescored_logits(found, "as-run", "mean", None, None))
+        assert point["accuracy"] == (whole.argmax(1) == found.labels).mean()
+    assert run(monkeypatch, "calibrate", folder, "--bins", 2, "--draws", 4, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["draws"] == 4
+
+
+def test_draws_beside_the_end_of_a_flow_have_finite_weights():
+    schedule = dz.RectifiedFlowSchedule()
+    t = np.array([[0.2, 0.9, 0.99995, 0.9999999]])
+    log_snr, slope = slopes(schedule, t)
+    assert np.isfinite(slope).all()
+    ranges = {"weights": "uniform", "t_range": [0.001, 1.0],
+              "log_snr_range": list(schedule.log_snr_range())}  # fmt: skip
+    matrix = type("M", (), {"t": t, "slope": slope, "log_snr": log_snr})
+    v = draw_weights(matrix, "elbo", ranges)
+    assert (v[0, 2:] == 0).all()  # the bound's range ends before, at lambda = -12
+    assert np.allclose(v[0, :2], 0.999 / (t[0, :2] * (1 - t[0, :2])), rtol=1e-3)
+
+
+def test_a_calibration_is_read_in_any_locale(kept, tmp_path):
+    import subprocess
+    import sys
+
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"weights": [1.0], "edges": [], "fitted_on": ["b\u00e4r/0.png"],
+                                "draws": 1}, ensure_ascii=False), encoding="utf-8")  # fmt: skip
+    code = (
+        "from pathlib import Path; from diffzero.evaluate.reduction import read_calibration;"
+        f"print(ascii(read_calibration(Path({str(path)!r}))['fitted_on']))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code], capture_output=True, text=True, check=False,
+        env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert found.stdout.strip() == r"['b\xe4r/0.png']", found.stderr

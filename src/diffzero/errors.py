@@ -47,6 +47,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def storable(text: str) -> str:
+    """A text as files hold it: bytes of a name that are no text become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class NotFinite(InputError):
     """A network answered NaN or infinity, which is no score.
 

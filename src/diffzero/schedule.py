@@ -55,6 +55,12 @@ class Schedule(ABC):
         ends = self.log_snr(torch.tensor([1.0, self.t_min], dtype=torch.float64))
         return max(float(ends[0]), -12.0), float(ends[1])
 
+    def reaches(self, low: float, high: float) -> bool:
+        """Whether there are times of all log signal-to-noise ratios from `low` to `high`; beyond
+        its ends `time` gives the ends."""
+        wanted = torch.tensor([low, high], dtype=torch.float64)
+        return bool(torch.allclose(self.log_snr(self.time(wanted)), wanted, rtol=0, atol=1e-3))
+
 
 class DiscreteSchedule(Schedule):
     """A DDPM of T discrete steps, in continuous time.

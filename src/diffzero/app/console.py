@@ -154,7 +154,7 @@ def print_table(
         table.add_column(name, overflow="fold", no_wrap=narrow and not place)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # words may have brackets and colons
 
 
 def duration(seconds: float) -> str:
@@ -235,7 +235,7 @@ def progress_bar(total: int, unit: str = "evaluations", early: bool = False) -> 
     """
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         yield Estimate(total, note, early=early)
         return

@@ -15,14 +15,14 @@ from .results import unknown_in
 SHOWN = 1000  # photos on a sheet at most: some 5 KB each
 
 
-def check_sheet(out: Path) -> None:
-    """Refuse a name that a sheet cannot be written to, before any work.
+def check_sheet(out: Path, option: str = "--html", like: str = "contact.html") -> None:
+    """Refuse a name that a page cannot be written to, before any work.
 
     Raises:
         InputError: another ending, or a folder that is not there.
     """
     if out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--html takes a file such as contact.html; got {out}.")
+        raise InputError(f"{option} takes a file such as {like}; got {out}.")
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} does not exist. Create it first.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ def explain(
 
     names = read_labels(labels, labels_file)
     model = model or model_for(names)
-    check_places(out, attention)
+    check_places(path, out, attention)
     photo = load_image(path)
     choice = ModelChoice(
         model, "elbo", settings, device, dtype, batch_size, allow_pickle, seed,
@@ -85,14 +86,16 @@ def tell(found: Any, path: str, out: Path, proba: tuple[float, float], as_json: 
         say(f"picture: {out}")
 
 
-def check_places(*places: Path | None) -> None:
+def check_places(photo: str, *places: Path | None) -> None:
     """Refuse places for pictures that cannot be ones, before any work.
 
     Raises:
-        InputError: a folder that is not there, another kind of file, or one file twice.
+        InputError: a folder that is not there, another kind of file, one file twice, or the photo.
     """
     given = [place for place in places if place is not None]
     for out in given:
+        if os.path.realpath(out) == os.path.realpath(photo):
+            raise InputError(f"{out} is the photo itself; give the picture another name.")
         if out.suffix.lower() != ".png":
             raise InputError(f"A picture is a PNG file, such as why.png; got {out}.")
         if not out.parent.is_dir():

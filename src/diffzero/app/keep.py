@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, storable
 from .console import note, print_table, say
 from .records import NONE, Wish, marked
 
@@ -80,11 +80,11 @@ class Keep:
         Raises:
             InputError: a file of another run.
         """
-        from .results import SHOWN, Results, fingerprint, key
+        from .results import SHOWN, Results, fingerprint
 
         self.k = min(self.wish.top or SHOWN, len(names))
         self.title = f"{choice.model}: {', '.join(names[:12])}{', …' * (len(names) > 12)}"
-        self.files = {key(path): path for path in files}
+        self.files = {storable(path): path for path in files}
         if self.out is None:
             return files
         decides = (choice.model, choice.method, choice.settings, choice.seed, choice.shortlist,
@@ -97,7 +97,7 @@ class Keep:
         if done:
             note(f"{self.out}: {len(done):,} photos have their answer; going on with the others.")
             self._sort_old()
-        return [path for path in files if key(path) not in done]
+        return [path for path in files if storable(path) not in done]
 
     @property
     def where(self) -> str:
@@ -153,6 +153,4 @@ class Keep:
         for label in labels:
             target = self.sorter(Path(path), label)
         if self.sort_how == "move":
-            from .results import key
-
-            self.files[key(path)] = str(target)
+            self.files[storable(path)] = str(target)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, storable
 
 KINDS = (".csv", ".parquet", ".jsonl")
 SHOWN = 3  # best words in a row, if the user names no number
@@ -27,11 +27,6 @@ NUMBERS = ("ratio", "threshold", "seconds")
 OPENED = ("labels", "ratio", "threshold")  # columns of --none and --multi alone
 
 
-def key(path: str) -> str:
-    """A path as files hold it: bytes that are no text become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
 def fingerprint(*parts: Any) -> str:
     """Eight letters for what decides an answer: model, method, settings and words."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:8]
@@ -39,7 +34,7 @@ def fingerprint(*parts: Any) -> str:
 
 def flat(record: dict[str, Any], k: int) -> dict[str, Any]:
     """A record with its k best words as columns of a table."""
-    row: dict[str, Any] = {PATH: key(record[PATH]), "label": record.get("label")}
+    row: dict[str, Any] = {PATH: storable(record[PATH]), "label": record.get("label")}
     best = sorted(record.get("scores", {}).items(), key=lambda item: -item[1])
     for place in range(1, k + 1):
         label, p = best[place - 1] if place <= len(best) else (None, None)
@@ -47,6 +42,7 @@ def flat(record: dict[str, Any], k: int) -> dict[str, Any]:
     row |= {n: "; ".join(record[n]) if n in record else None for n in ("labels", "unknown")}
     others = ("ratio", "threshold", "evals", "seconds", "model", "method", "seed", "run", "error")
     row |= {name: record.get(name) for name in others}
+    row["error"] = storable(row["error"]) if row["error"] else row["error"]
     return {n: round(v, DECIMALS) if isinstance(v, float) else v for n, v in row.items()}
 
 
@@ -210,7 +206,7 @@ def _whole(lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
         held += line
         if held.endswith("\n") and held.count('"') % 2 == 0:
-            yield from held.splitlines(keepends=True)
+            yield from io.StringIO(held, newline="")  # not at U+2028 and other ends of lines
             held = ""
 
 

@@ -19,9 +19,11 @@ def report(
     """Compare runs: a table here, an HTML file with plots."""
     from ..evaluate.compare import verdict
     from ..evaluate.report import comparisons, write_report
-    from ..evaluate.summary import read_run, summarise
+    from ..evaluate.summary import read_runs, summarise
+    from .contact import check_sheet
 
-    read = [read_run(folder) for folder in dict.fromkeys(runs)]
+    check_sheet(out, "--out", "report.html")
+    read = read_runs(runs)
     summaries = [summarise(run) for run in read]
     compared, refused = comparisons(read)
     for reason in refused:
@@ -98,11 +100,11 @@ def calibrate(
 ) -> None:
     """Fit temperature and weights over time on one half, report on the other."""
     from ..evaluate.calibrate import fit, write_calibration
-    from ..evaluate.rescore import Scored, read_scored
+    from ..evaluate.rescore import read_scored
 
     scored = read_scored(run)
     if draws is not None:
-        scored = Scored(scored.run, scored.matrix.first(draws), scored.labels)
+        scored = scored.cut_to(draws)
     result = fit(scored, bins, seed)
     path = write_calibration(result, run)
     if as_json:
@@ -121,11 +123,11 @@ def calibrate(
 
 def _line(run: Any, summary: dict[str, Any]) -> tuple[str, ...]:
     if not summary["images"]:
-        return (f"{run.folder.name}: {run.name}", "no images", *[""] * 5)
+        return (f"{run.label}: {run.name}", "no images", *[""] * 5)
     low, high = (100 * v for v in summary["intervals"]["acc1"])
     m, cost = summary["metrics"], summary["cost"]
     return (
-        f"{run.folder.name}: {run.name}",
+        f"{run.label}: {run.name}",
         f"{100 * m['acc1']:.1f} % [{low:.1f}, {high:.1f}] of {summary['images']:,}",
         f"{100 * m['mean_per_class_recall']:.1f} %",
         f"{m['nll']:.3f}",
@@ -138,7 +140,7 @@ def _line(run: Any, summary: dict[str, Any]) -> tuple[str, ...]:
 def _race_line(run: Any, race: dict[str, Any]) -> str:
     spent = race["evaluations"]
     return (
-        f"{run.folder.name}: {100 * race['decided']:.1f} % of the races were decided; evaluations "
+        f"{run.label}: {100 * race['decided']:.1f} % of the races were decided; evaluations "
         f"of half the images at most {spent['median']:,.0f}, of nine tenths "
         f"{spent['nine_tenths']:,.0f}; {race['survivors']['value']:.2f} of {len(run.classes)} "
         f"classes at the end, {race['label_set']['value']:.1f} in the label set"

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +63,8 @@ class Sorter:
             place.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError:  # where the system allows no folders, as in /proc
             raise InputError(f"{place}: no folder can be made there. Give another.") from None
+        if place.samefile(photo.parent):  # sorted already
+            return place / photo.name
         number = 1
         while True:
             name = photo.name if number == 1 else f"{photo.stem}-{number}{photo.suffix}"
@@ -82,17 +85,34 @@ class Sorter:
         part = Path(part_name)
         try:
             shutil.copy2(photo, part)
-            os.link(part, target)  # fails where a file has come to be; rename would replace it
+            _name(part, target)
         except FileExistsError:
             return False
-        except OSError:  # a file system without hard links
-            shutil.copyfile(part, target)
-            shutil.copystat(part, target)
         finally:
             part.unlink()
         if self.how == "move":
             photo.unlink()
         return True
+
+
+def _name(part: Path, target: Path) -> None:
+    """Let a whole file be found under its name.
+
+    Raises:
+        FileExistsError: another file has come to be there, which renaming would replace.
+        OSError: it cannot be written there, and nothing is there.
+    """
+    with suppress(OSError):
+        os.link(part, target)
+        return
+    # Another file, or a file system without hard links.
+    with part.open("rb") as whole, target.open("xb") as copy:
+        try:
+            shutil.copyfileobj(whole, copy)
+        except OSError:
+            target.unlink()
+            raise
+    shutil.copystat(part, target)
 
 
 def _same(photo: Path, target: Path) -> bool:

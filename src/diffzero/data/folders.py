@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, storable
 from ..images.files import is_image, is_junk, walk
 from .cells import read_file
 from .dataset import Dataset, Example
@@ -142,7 +142,7 @@ def class_name(folder: Path) -> str:
 
 
 def _key(file: Path, root: Path) -> str:
-    return str(file.relative_to(root))
+    return storable(str(file.relative_to(root)))
 
 
 def _no_images(path: Path, root: Path) -> str:

@@ -50,7 +50,7 @@ class Labelled:
 
 def caption_words() -> dict:
     """Templates and class words, from `captions.yaml`."""
-    return yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text())
+    return yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
 
 
 def held_out(labelled: Labelled) -> tuple[Labelled, Labelled]:

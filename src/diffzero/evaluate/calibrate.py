@@ -4,7 +4,8 @@
 
 with one weight `u_b >= 0` for every bin of t, where `v e` is the run's own weighted error: all u
 equal to 1 / T is the run at temperature T. The weights minimise the negative log-likelihood, which
-is convex in u for one template, with Platt's smoothing (see `fit_temperature`).
+is convex in u for one template, with Platt's smoothing (see `fit_temperature`). Where the run has
+priors, their logarithms are added in the fit and in what is reported, as in the run.
 
 References:
     Li et al., Your Diffusion Model is Secretly a Zero-Shot Classifier, 2023 (which times tell
@@ -26,7 +27,7 @@ from .metrics import fit_temperature, mcnemar
 from .races import drawn as races_drawn
 from .races import filled, race_settings, scale
 from .reduction import draw_weights
-from .rescore import Scored, rescored_logits
+from .rescore import Scored, log_priors, rescored_logits
 from .store import as_sentence, write_json
 from .summary import metrics_of
 
@@ -64,13 +65,16 @@ def joined(sums: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return logsumexp(each, axis=2) - np.log(each.shape[2]), softmax(each, axis=2)
 
 
-def fit_weights(sums: np.ndarray, labels: np.ndarray, start: float) -> np.ndarray:
+def fit_weights(
+    sums: np.ndarray, labels: np.ndarray, start: float, shift: np.ndarray | float = 0.0
+) -> np.ndarray:
     """The weights `[bins]` of least smoothed negative log-likelihood.
 
     Args:
         sums: `[n, bins, k, m]`.
         labels: int64 `[n]`.
         start: 1 / T, where all weights begin.
+        shift: Logarithms of the priors, `[k]`.
     """
     n, bins, k, _ = sums.shape
     smooth = 1 / (n + 2)
@@ -79,6 +83,7 @@ def fit_weights(sums: np.ndarray, labels: np.ndarray, start: float) -> np.ndarra
 
     def loss(relative: np.ndarray) -> tuple[float, np.ndarray]:
         z, share = joined(sums, relative * start)
+        z = z + shift
         slope = softmax(z, axis=1) - target
         gradient = -np.einsum("nk,nkm,nbkm->b", slope, share, sums) * start / n
         return float(-(target * log_softmax(z, axis=1)).sum() / n), gradient
@@ -107,15 +112,17 @@ def fit(scored: Scored, bins: int, seed: int) -> dict[str, Any]:
     own, other = (scored.take(i) for i in halves(scored.matrix.ids, seed))
     edges = np.nanquantile(own.matrix.t, np.arange(1, bins) / bins)
     logits, t_run = rescored_logits(own, "as-run", "mean", None, None)
-    temperature = fit_temperature([(logits, own.labels)], smooth=True)
-    u = fit_weights(binned(own, edges), own.labels, 1 / temperature)
+    shift = log_priors(scored)
+    temperature = fit_temperature([(logits, own.labels)], smooth=True, log_priors=shift)
+    u = fit_weights(binned(own, edges), own.labels, 1 / temperature, shift)
     measured, right = {}, {}
     plain, _ = rescored_logits(other, "as-run", "mean", None, None)
-    for name, z in (
+    for name, logit in (
         ("as run", plain / t_run),
         ("temperature", plain / temperature),
         ("weights", joined(binned(other, edges), u)[0]),
     ):
+        z = logit + shift
         measured[name] = metrics_of(softmax(z, axis=1), other.labels, z.shape[1])
         right[name] = z.argmax(1) == other.labels
     first, second = right["as run"], right["weights"]

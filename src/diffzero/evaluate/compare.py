@@ -69,8 +69,8 @@ def compare(found: Pair) -> dict[str, Any]:
     one, two = found.predictions
     a, b = one == found.labels, two == found.labels
     return {
-        "first": found.first.folder.name,
-        "second": found.second.folder.name,
+        "first": found.first.label,
+        "second": found.second.label,
         "images": len(a),
         "both_right": int((a & b).sum()),
         "only_first_right": int((a & ~b).sum()),

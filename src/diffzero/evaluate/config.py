@@ -179,7 +179,7 @@ def machine(device: Any) -> dict[str, Any]:
 def _cpu() -> str:
     path = Path("/proc/cpuinfo")
     if path.is_file():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"

@@ -65,13 +65,19 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature:
     return float(-log_p[np.arange(len(labels)), labels].mean())
 
 
-def fit_temperature(groups: list[tuple[np.ndarray, np.ndarray]], *, smooth: bool = False) -> float:
+def fit_temperature(
+    groups: list[tuple[np.ndarray, np.ndarray]],
+    *,
+    smooth: bool = False,
+    log_priors: np.ndarray | float = 0.0,
+) -> float:
     """The temperature of least negative log-likelihood.
 
     Args:
         groups: `(logits [n, k], labels [n])` of each label set; all images weigh the same.
         smooth: Take one image in n + 2 as labelled at random (Platt's targets). Where every image
             is classified rightly, the optimum is otherwise 0: certainty that no n can justify.
+        log_priors: Added to what the temperature divides, `[k]`.
 
     References:
         Platt, Probabilistic Outputs for Support Vector Machines, 1999.
@@ -84,10 +90,15 @@ def fit_temperature(groups: list[tuple[np.ndarray, np.ndarray]], *, smooth: bool
 
     def loss(log_t: float) -> float:
         t = float(np.exp(log_t))
-        value = sum(negative_log_likelihood(z, y, t) * len(y) for z, y in groups) / total
+        value = (
+            sum(negative_log_likelihood(z / t + log_priors, y, 1.0) * len(y) for z, y in groups)
+            / total
+        )
         if not smooth:
             return value
-        anyone = sum(-log_softmax(z / t, axis=1).mean(1).sum() for z, _ in groups) / total
+        anyone = (
+            sum(-log_softmax(z / t + log_priors, axis=1).mean(1).sum() for z, _ in groups) / total
+        )
         return value + (anyone - value) / (total + 2)
 
     found = minimize_scalar(loss, bounds=(middle - 10, middle + 3), method="bounded")

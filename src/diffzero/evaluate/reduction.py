@@ -34,6 +34,7 @@ from .races import filled
 
 REDUCTIONS = ("mean", "median", "trimmed")
 TRIM = 0.1  # of the draws at either end
+EDGE = 1e-4  # of lambda, for the rounding of draws that lie at an end
 
 
 def draw_weights(matrix: Matrix, kind: str, ranges: dict[str, Any]) -> np.ndarray:
@@ -55,7 +56,9 @@ def draw_weights(matrix: Matrix, kind: str, ranges: dict[str, Any]) -> np.ndarra
     if kind == "uniform":
         return 1 / ((b - a) * density)
     if kind == "elbo":
-        return matrix.slope / (2 * density)
+        # The bound integrates over this range of lambda, and draws may lie beyond it.
+        known = (matrix.log_snr >= low - EDGE) & (matrix.log_snr <= high + EDGE)
+        return np.where(known, matrix.slope / (2 * density), 0.0)
     if kind.startswith("exp:"):
         return np.exp(-_rate(kind) * matrix.t) / ((b - a) * density)
     if kind.endswith(".json"):
@@ -81,7 +84,7 @@ def read_calibration(path: Path) -> dict[str, Any]:
         InputError: no such file, or another kind of file.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return {k: found[k] for k in ("weights", "edges", "fitted_on", "draws")}
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path}: not a calibration; make one with diffzero calibrate.") from None

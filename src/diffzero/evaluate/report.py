@@ -74,16 +74,18 @@ def write_report(
             {**c, "verdict": verdict(c), "pictures": _differences(found)} for c, found in compared
         ],
     }
+    text = template("report.html.j2").render(**context)
+    fresh = out.with_name(out.name + ".new")
     with as_sentence(out.parent):
-        out.write_text(template("report.html.j2").render(**context), encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(out)
 
 
 def unique_names(runs: list[Run]) -> list[str]:
     """What the plots call each run: model and method, with the folder where these repeat."""
     plain = [r.name for r in runs]
     return [
-        n if plain.count(n) == 1 else f"{n} ({r.folder.name})"
-        for n, r in zip(plain, runs, strict=True)
+        n if plain.count(n) == 1 else f"{n} ({r.label})" for n, r in zip(plain, runs, strict=True)
     ]
 
 
@@ -125,7 +127,7 @@ def section(run: Run, summary: dict[str, Any], name: str, number: int) -> dict[s
     pictures = Pictures(run) if some else None
     return {
         "name": name,
-        "folder": run.folder.name,
+        "folder": run.label,
         "summary": summary,
         "colour": figures.colour(number),
         "config": run.config,

@@ -6,7 +6,7 @@ they are read from and written to. Races may be run over kept draws, see `races`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,25 @@ class Scored:
         run: The run.
         matrix: Its draws, of the images that have records.
         labels: True class of each image, int64 `[n]`.
+        cut: Draws that were left of more, see `cut_to`; None if all are there.
     """
 
     run: Run
     matrix: Matrix
     labels: np.ndarray
+    cut: int | None = None
 
     def take(self, index: np.ndarray) -> Scored:
         """The same of some images."""
-        return Scored(self.run, self.matrix.take(index), self.labels[index])
+        return replace(self, matrix=self.matrix.take(index), labels=self.labels[index])
+
+    def cut_to(self, draws: int) -> Scored:
+        """The first draws, as if the run had had no more: their temperature is that of so many.
+
+        Raises:
+            InputError: more draws than there are.
+        """
+        return replace(self, matrix=self.matrix.first(draws), cut=draws)
 
     @property
     def whole(self) -> int:
@@ -46,9 +56,9 @@ class Scored:
         return int(self.run.config["draws"].get("whole", self.matrix.t.shape[1]))
 
     def first(self, draws: int | None) -> tuple[Matrix, int]:
-        """The first draws and their number; those of the whole run if None."""
+        """The first draws and their number; all there are if None."""
         if draws is None:
-            return self.matrix, self.whole
+            return self.matrix, self.cut or self.whole
         return self.matrix.first(draws), draws
 
 
@@ -88,11 +98,15 @@ def rescored_logits(
 
 def probabilities(scored: Scored, logits: np.ndarray, temperature: float) -> np.ndarray:
     """Softmax with the run's priors, `[n, k]`."""
+    return np.exp(log_softmax(logits / temperature + log_priors(scored), axis=1))
+
+
+def log_priors(scored: Scored) -> np.ndarray | float:
+    """Logarithms of the run's priors, `[k]`; 0 if it had none."""
     priors = scored.run.config["settings"].get("priors")
     if isinstance(priors, dict):
         priors = [priors[name] for name in scored.run.classes]
-    shift = 0.0 if priors is None else np.log(np.array(priors) / np.sum(priors))
-    return np.exp(log_softmax(logits / temperature + shift, axis=1))
+    return 0.0 if priors is None else np.log(np.array(priors) / np.sum(priors))
 
 
 def evaluations(scored: Scored, draws: int) -> np.ndarray:
@@ -117,8 +131,8 @@ def accuracy_curve(scored: Scored, weights: str = "as-run") -> list[dict[str, fl
     total = scored.matrix.t.shape[1]
     points = []
     for n in curve_points(total):
-        logits, _ = rescored_logits(scored, weights, "mean", n, None)
-        right = int((logits.argmax(1) == scored.labels).sum())
+        found = probabilities(scored, *rescored_logits(scored, weights, "mean", n, None))
+        right = int((found.argmax(1) == scored.labels).sum())
         low, high = wilson(right, len(scored.labels))
         points.append(
             {

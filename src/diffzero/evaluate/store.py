@@ -20,10 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import DiffzeroError, InputError
+from ..errors import DiffzeroError, InputError, storable
 from .records import check_records, cut_torn_line, finished_ids
 
 COMPARED = ("format", "data", "model", "method", "settings", "classes", "seed", "keep_draws")
+
+NEEDED = {"data", "model", "method", "settings", "classes"}
 
 
 class RunStore:
@@ -83,11 +85,12 @@ class RunStore:
         self._size = records.stat().st_size
 
     def _refuse_strangers(self) -> None:
-        if (self.folder / "records.jsonl").exists():
-            raise InputError(
-                f"{self.folder}: has records.jsonl and no config.json, so what they are is "
-                "unknown. Give another --out."
-            )
+        for name in ("records.jsonl", "summary.json", "sessions.jsonl", "draws"):
+            if (self.folder / name).exists():
+                raise InputError(
+                    f"{self.folder}: has {name} and no config.json, so what it belongs to is "
+                    "unknown. Give another --out."
+                )
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record.
@@ -95,7 +98,8 @@ class RunStore:
         Raises:
             DiffzeroError: the disk is full or gone; what was written before is whole.
         """
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        texts = {k: storable(v) for k, v in record.items() if isinstance(v, str)}
+        line = (json.dumps(record | texts, allow_nan=False) + "\n").encode()
         with as_sentence(self.folder):
             try:
                 written = self._file.write(line)
@@ -112,7 +116,10 @@ class RunStore:
 
     def session(self, entry: dict[str, Any]) -> None:
         """Append a line about this call to `sessions.jsonl`."""
-        with as_sentence(self.folder), (self.folder / "sessions.jsonl").open("a") as file:
+        with (
+            as_sentence(self.folder),
+            (self.folder / "sessions.jsonl").open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(entry) + "\n")
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -163,9 +170,15 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{str(folder)[:200]}: not a run (no config.json). Make one with diffzero evaluate."
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise InputError(f"{path}: damaged. Restore it, or run into another folder.") from None
+    if not isinstance(found, dict) or not found.keys() >= NEEDED:
+        raise InputError(
+            f"{str(folder)[:200]}: not a run (its config.json belongs to something else). Give a "
+            "folder that diffzero evaluate made, or run into another."
+        )
+    return found
 
 
 def refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

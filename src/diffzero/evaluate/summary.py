@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ class Run:
         config: Its configuration.
         records: Its records as arrays, columns in the order of `classes`.
         classes: Class names.
+        label: What tells it apart from the others that are shown: the end of its folder's path.
     """
 
     folder: Path
     config: dict[str, Any]
     records: Records
     classes: list[str]
+    label: str = ""
 
     @property
     def name(self) -> str:
@@ -59,7 +62,7 @@ class Run:
             r.ids, place[r.labels], r.proba[:, columns], r.logits[:, columns],
             r.evals, r.vjps, r.seconds, r.errors,
         )  # fmt: skip
-        return Run(self.folder, self.config, moved, list(classes))
+        return replace(self, records=moved, classes=list(classes))
 
 
 def read_run(folder: Path) -> Run:
@@ -69,8 +72,27 @@ def read_run(folder: Path) -> Run:
         InputError: not a run, or a damaged one.
     """
     config = read_config(folder)
-    classes = config["classes"]
-    return Run(Path(folder), config, read_records(folder, classes), classes)
+    classes, label = config["classes"], Path(folder).resolve().name
+    return Run(Path(folder), config, read_records(folder, classes), classes, label)
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Several runs, each labelled by as much of its path's end as tells them apart.
+
+    Raises:
+        InputError: see `read_run`.
+    """
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(Path(folder).resolve(), folder)
+    ends = [place.parts for place in once]
+    runs = []
+    for own, folder in zip(ends, once.values(), strict=True):
+        shown = next(
+            n for n in range(1, len(own) + 1) if sum(e[-n:] == own[-n:] for e in ends) == 1
+        )
+        runs.append(replace(read_run(folder), label=str(Path(*own[-shown:]))))
+    return runs
 
 
 def metrics_of(proba: np.ndarray, labels: np.ndarray, k: int) -> dict[str, Any]:
@@ -157,7 +179,7 @@ def peak_of(folder: Path) -> int | None:
     if not path.exists():
         return None
     peaks = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             peaks.append(json.loads(line)["peak_memory_bytes"])
         except (ValueError, KeyError):

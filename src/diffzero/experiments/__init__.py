@@ -163,7 +163,9 @@ def reproduce(name: str, setting: Setting) -> dict[str, Any]:
         "data": "scenes" if name in ON_SCENES else setting.data.name,
         "seed": setting.seed,
     } | module.run(setting, setting.out / f"{name}.png")
-    (setting.out / f"{name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (setting.out / f"{name}.json").write_text(
+        json.dumps(numbers, indent=1) + "\n", encoding="utf-8"
+    )
     return numbers
 
 
@@ -190,7 +192,7 @@ class Kept:
         self.path, self.key = path, key
         self.lines: dict[str, Any] = {}
         if path.exists():
-            stored = json.loads(path.read_text())
+            stored = json.loads(path.read_text(encoding="utf-8"))
             self.lines = stored["lines"] if stored["key"] == key else {}
 
     def get(self, name: str, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
@@ -201,7 +203,9 @@ class Kept:
             print(name, file=sys.stderr, flush=True)  # each may take minutes
             self.lines[name] = {"settings": wanted, "result": make()}
             partial = self.path.with_suffix(".writing")
-            partial.write_text(json.dumps({"key": self.key, "lines": self.lines}))
+            partial.write_text(
+                json.dumps({"key": self.key, "lines": self.lines}), encoding="utf-8"
+            )
             partial.replace(self.path)
         return self.lines[name]["result"]
 

@@ -109,7 +109,7 @@ class Everything:
     def _done(self) -> dict[str, Any]:
         path = self.out / "done.json"
         try:
-            return json.loads(path.read_text()) if path.exists() else {}
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         except ValueError:
             raise InputError(f"{path}: damaged; remove it to make everything again.") from None
 
@@ -124,7 +124,7 @@ class Everything:
             picture, numbers = self.out / f"{name}.png", {}
             there = name in done and name not in failed
             if there:
-                numbers = json.loads((self.out / f"{name}.json").read_text())
+                numbers = json.loads((self.out / f"{name}.json").read_text(encoding="utf-8"))
             sections.append(
                 {
                     "name": name,

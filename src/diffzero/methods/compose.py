@@ -116,7 +116,8 @@ class Shortlist(Combination):
         p(c) = p_1(c) for pruned c,    p(c) = sum over kept of p_1 * p_2(c | kept) otherwise.
 
     No class ever gets probability zero, and a pruned one never wins. Priors, the members' own and
-    the combination's, count in both stages, and in what is kept.
+    the combination's, count in both stages, and in what is kept, as the combination's temperature
+    does.
 
     A logit is `log p(c)`.
 
@@ -160,11 +161,11 @@ class Shortlist(Combination):
         log_p, scores = self._log_proba(self.first_, images, labels, progress)
         own = [self.names_] * len(images) if labels is None else labels
         nothing = np.zeros(log_p.shape[1])
-        outer, inner = (nothing,) * 2
+        outer, inner, t = nothing, nothing, self.temperature_in_use()
         if labels is None:
             outer, inner = self.log_priors_, self.then_.log_priors_
         kept = [
-            np.sort(np.argsort(-(row + outer)[: len(o)], kind="stable")[: self.keep])
+            np.sort(np.argsort(-(row / t + outer)[: len(o)], kind="stable")[: self.keep])
             for row, o in zip(log_p, own, strict=True)
         ]
         words = [[o[c] for c in columns] for o, columns in zip(own, kept, strict=True)]

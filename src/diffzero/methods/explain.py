@@ -109,7 +109,8 @@ class _Maps(ELBO):
     @classmethod
     def of(cls, classifier: ELBO) -> _Maps:
         """With the classifier's arguments and its loaded model."""
-        own = classifier.get_params(deep=False)
+        every = classifier.get_params(deep=False)
+        own = {name: every[name] for name in ELBO._get_param_names()}  # not those of its heirs
         return cls(**(own | {"backbone": getattr(classifier, "backbone_", own["backbone"])}))
 
     def outcomes(

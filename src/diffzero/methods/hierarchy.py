@@ -155,10 +155,11 @@ class _Search:
     def open_next(self) -> bool:
         """Open the likeliest closed group of every image whose answer it may hold."""
         chosen: dict[int, tuple[float, list[int]]] = {}
+        t = self.by.temperature_in_use()  # what answers are compared by, priors included
         for i, closed in enumerate(self.closed):
-            bounds = {g: p + self.outer[columns].max() for g, (p, columns) in closed.items()}
+            bounds = {g: p / t + self.outer[columns].max() for g, (p, columns) in closed.items()}
             name = max(bounds, key=bounds.__getitem__, default=None)
-            known = (self.log_p[i] + self.outer)[np.isfinite(self.log_p[i])]
+            known = (self.log_p[i] / t + self.outer)[np.isfinite(self.log_p[i])]
             if name is not None and (not len(known) or bounds[name] > known.max()):
                 chosen[i] = closed.pop(name)
                 self.opened[i].append(name)

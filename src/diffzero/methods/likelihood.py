@@ -52,7 +52,7 @@ from ..options import (
     option,
 )
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
-from ..scoring.ode import log_density
+from ..scoring.ode import log_density, s_range
 from .common import Classes, DiffusionMethod
 
 EXACT_LIMIT = 1024  # dimensions up to which an exact trace is accepted
@@ -115,6 +115,14 @@ class Likelihood(DiffusionMethod):
         return n_labels * (2 * self.steps + 1) * (1 if self.guidance == 1 else 2)
 
     def _check_options(self) -> None:
+        if self.s_range is not None:
+            low, high = (-2 * math.log(s) for s in reversed(self.s_range))
+            if not self.backbone_.schedule.reaches(low, high):
+                known = s_range(self.backbone_.schedule)
+                raise InputError(
+                    f"s_range must lie within the noise that {self.backbone_.name} was trained "
+                    f"on, ({known[0]:.4g}, {known[1]:.4g}); got {self.s_range}."
+                )
         d = int(torch.Size(self.backbone_.shape).numel())
         if self.trace == "exact" and d > EXACT_LIMIT:
             raise InputError(

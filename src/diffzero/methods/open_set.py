@@ -107,6 +107,9 @@ class OpenSet(ELBO):
         said = yield Jobs.dense(classes.rows[image], draws, t)
         errors, empty = np.split(said.reshape(self.draws, -1), [-1], axis=1)
         cube = errors.reshape(self.draws, -1, len(self.templates_))
-        logits = self.reduce(cube, t)
+        # Every draw was given: NaN is what the network said of it, with or without words.
+        logits = self._joined(cube, t, np.mean)
         without = float((self.times_.weight(t) * empty[:, 0]).mean())
+        if not np.isfinite(without):
+            logits = np.full_like(logits, np.nan)
         return Outcome(logits, {"ratio": (logits + without) / without}, extra=cube)

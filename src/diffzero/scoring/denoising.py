@@ -120,7 +120,9 @@ def ratio_of_errors(model: Backbone, target: Target, t: Tensor) -> Tensor:
     alpha, sigma = model.scales(t)
     if target == "eps":
         return torch.ones_like(alpha)
-    return (sigma / alpha) ** 2 if target == "x" else ((alpha**2 + sigma**2) / alpha) ** 2
+    ratio = (sigma / alpha) ** 2 if target == "x" else ((alpha**2 + sigma**2) / alpha) ** 2
+    # Without signal, as a time that was rounded to 1 has it, every class has the same eps.
+    return torch.where(alpha > 0, ratio, 0.0)
 
 
 def pair_of(

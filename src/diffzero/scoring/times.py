@@ -30,7 +30,7 @@ class Times:
         log_snr_range: `(min, max)` of lambda; the schedule's own if None.
 
     Raises:
-        InputError: an empty range, or times outside [0, 1].
+        InputError: an empty range, times outside [0, 1], or noise that the model does not know.
 
     References:
         Kingma et al., Variational Diffusion Models, 2021. https://arxiv.org/abs/2107.00630
@@ -47,6 +47,12 @@ class Times:
                 raise InputError(f"{name} must satisfy min < max; got {ends}.")
         if not 0 <= self.t_ends[0] < self.t_ends[1] <= 1:
             raise InputError(f"t_range must lie within [0, 1]; got {self.t_range}.")
+        if self.log_snr_range is not None and not self.schedule.reaches(*self.log_snr_range):
+            low, high = self.schedule.log_snr_range()
+            raise InputError(
+                "log_snr_range must lie within the noise that the model was trained on, "
+                f"({low:.4g}, {high:.4g}); got {self.log_snr_range}."
+            )
 
     @property
     def t_ends(self) -> tuple[float, float]:
@@ -73,8 +79,9 @@ class Times:
 
 
 def slopes(schedule: Schedule, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`lambda(t)` and `|d lambda / dt|` by a central difference within the schedule's range."""
+    """`lambda(t)` and `|d lambda / dt|` by a central difference within the schedule's range, of
+    which the end, where lambda may be minus infinity, is left out."""
     low = np.clip(t - STEP, schedule.t_min, 1.0 - 2 * STEP)
-    high = low + 2 * STEP
+    high = np.minimum(low + 2 * STEP, 1 - STEP**2)
     at = [schedule.log_snr(torch.from_numpy(x)).numpy() for x in (t, low, high)]
     return at[0], np.abs(at[2] - at[1]) / (high - low)

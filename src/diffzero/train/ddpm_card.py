@@ -41,7 +41,7 @@ def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, A
     }
     if not latent:
         card["grey_step"] = PRESETS[recipe]["cpu"].grey_step
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
     return card
 
 
@@ -76,14 +76,14 @@ def write_card(
     model = load(out)
     chosen = best_denoise(model, held, log)
     card["temperatures"] = _temperatures(model, chosen, held, log)
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
     model = load(out)
     test = data.load(sources[0], None, "validation").subset(slice(0, limit))
     lines = measure_all(model, chosen, held, test, log)
     card["accuracy"] = [
         f"{m.method} ({m.settings}): {m.accuracy}" for m in (lines[1], lines[2], lines[4])
     ]
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
     sample_sheet(model, out / "samples.png")
     digits, n = recipe == "digits-ddpm", parallel.asked()
     start = f"torchrun --nproc-per-node {n} -m diffzero" if n > 1 else "diffzero"
@@ -102,7 +102,7 @@ def write_card(
         **{"lines": lines, "fit_images": fit_images, "minutes": minutes, "seed": seed},
         more=more,
     )
-    (out / "README.md").write_text(text + "\n")
+    (out / "README.md").write_text(text + "\n", encoding="utf-8")
     return lines
 
 

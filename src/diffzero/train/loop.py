@@ -88,7 +88,7 @@ def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
     """
     path = out / ".train" / "started.json"
     if path.exists() and any(path.parent.glob("*.pt")):  # else nothing was trained
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
         differ = [key for key, value in facts.items() if before.get(key) != value]
         if differ:
             said = "; ".join(f"{k} {before.get(k)!r}, not {facts[k]!r}" for k in differ)
@@ -99,7 +99,7 @@ def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
     if not write:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1) + "\n")
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def fit(

@@ -83,7 +83,7 @@ def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, A
     }
     if recipe == "tiny-flow":  # its network reads T5's padding: 256 tokens would be another model
         card["window"] = flow.WINDOW
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
     return card
 
 
@@ -128,7 +128,9 @@ def write_card(
     log(f"temperatures {fitted}")
     measured = _measure_all(model, sources, sets, fitted, limit, log)
     card["accuracy"] = [m.text() for m in measured if m.draws in (0, max(DRAWS))]
-    (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
+    (out / "card.yaml").write_text(
+        yaml.safe_dump(card, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     if method == "elbo" and named:
         prompts = {c: card["template"].format(c) for s in named for c in s.classes}
         if len(named) < len(sets):
@@ -145,7 +147,7 @@ def write_card(
         threads=torch.get_num_threads(),
         drawn=method == "elbo" and bool(named),
     )
-    (out / "README.md").write_text(text)
+    (out / "README.md").write_text(text, encoding="utf-8")
 
 
 def _measure_all(

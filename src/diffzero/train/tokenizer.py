@@ -52,8 +52,10 @@ def build(captions: list[str], folder: Path, max_length: int) -> Any:
     vocab = {t: i for i, t in enumerate(dict.fromkeys(tokens))}
     vocab |= {start: len(vocab), end: len(vocab) + 1}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8"
+    )
     clip = CLIPTokenizer.from_pretrained(folder, model_max_length=max_length)
     clip.save_pretrained(folder)
     return clip
