@@ -60,8 +60,12 @@ def test_costs_are_those_the_docstring_predicts(problem):
     try:
         fixed = dz.Likelihood(backbone, steps=6, probes=3).fit(NAMES)
         scores = fixed.scores(pixels[:3])
-        assert sum(calls) == scores.evals.sum() == 3 * fixed.count_evals(4) == 3 * 4 * 13
+        assert sum(calls) == scores.evals.sum() == 3 * fixed.count_evals(4) == 3 * 4 * 19
         assert list(scores.vjps) == [4 * 7 * 3] * 3
+        calls.clear()
+        second = dz.Likelihood(backbone, steps=6, solver="heun").fit(NAMES)
+        scores = second.scores(pixels[:3])
+        assert sum(calls) == scores.evals.sum() == 3 * second.count_evals(4) == 3 * 4 * 13
         calls.clear()
         adaptive = dz.Likelihood(backbone, solver="adaptive", rtol=1e-2, atol=1e-2).fit(NAMES)
         scores = adaptive.scores(pixels[:2])
@@ -69,7 +73,7 @@ def test_costs_are_those_the_docstring_predicts(problem):
         calls.clear()
         scores = dz.Likelihood(backbone, steps=2, guidance=2.0).fit(NAMES).scores(pixels[:2])
         # Guidance asks the network itself twice for a row, of which the backbone sees one.
-        assert 2 * sum(calls) == scores.evals.sum() == 2 * 4 * 5 * 2
+        assert 2 * sum(calls) == scores.evals.sum() == 2 * 4 * 7 * 2
     finally:
         del backbone.forward
 
@@ -92,7 +96,7 @@ def test_clone_shares_the_network(problem):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"solver": "rk4"}, "solver must be one of heun, adaptive; got 'rk4'"),
+        ({"solver": "rk4"}, "solver must be one of heun3, heun, adaptive; got 'rk4'"),
         ({"probes": 0}, "probes must be a whole number from 1 to 1,024 .*got 0"),
         ({"s_range": (2, 1)}, "s_range must be \\(min, max\\) with min < max"),
         ({"template": ["{}", "a {}"]}, "takes one template; got 2"),

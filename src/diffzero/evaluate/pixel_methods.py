@@ -97,10 +97,10 @@ def plan(
     return [
         (ELBO(model, draws=8), "8 draws"),
         (ELBO(model, draws=32), "32 draws"),
-        (Likelihood(model, steps=LIKELIHOOD_STEPS), f"{LIKELIHOOD_STEPS} Heun steps, 1 probe"),
+        (Likelihood(model, steps=LIKELIHOOD_STEPS), f"{LIKELIHOOD_STEPS} steps, 1 probe"),
         (
             Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False),
-            f"{LIKELIHOOD_STEPS} Heun steps, unpaired probes",
+            f"{LIKELIHOOD_STEPS} steps, unpaired probes",
         ),
         (
             NoiseDenoise(model, **denoise, draws=4),

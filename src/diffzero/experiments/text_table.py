@@ -38,7 +38,7 @@ PLAN: dict[str, tuple[str, dict[str, Any]]] = {
     "weighted": ("weighted", {"steps": 16, "draws": 4}),
     "weighted, one step": ("weighted", {"steps": 1, "draws": 32, "t_range": (0.3, 1.0)}),
     "latent-knn, guidance 3": ("latent-knn", {"guidance": 3.0, "steps": 8}),
-    "likelihood": ("likelihood", {"steps": 6}),
+    "likelihood": ("likelihood", {"steps": 6, "solver": "heun"}),
     "clip": ("clip", {}),
 }
 

@@ -52,7 +52,7 @@ from ..options import (
     option,
 )
 from ..scoring.engine import Batch, Jobs, Outcome, Program, Results, Subject
-from ..scoring.ode import log_density, s_range
+from ..scoring.ode import EVALUATIONS, log_density, s_range
 from .common import Classes, DiffusionMethod
 
 EXACT_LIMIT = 1024  # dimensions up to which an exact trace is accepted
@@ -68,8 +68,9 @@ class Likelihood(DiffusionMethod):
     Args:
         backbone: A diffusion model, or what `diffzero.load` takes.
         steps: Intervals of the fixed grid, even in log s.
-        solver: `heun` (fixed steps) or `adaptive` (Dormand-Prince of torchdiffeq; each image and
-            class is a solve, so that a score does not depend on its neighbours).
+        solver: `heun3` (fixed steps of third order), `heun` (of second order), or `adaptive`
+            (Dormand-Prince of torchdiffeq; each image and class is a solve, so that a score does
+            not depend on its neighbours).
         rtol: Of the adaptive solver.
         atol: Of the adaptive solver.
         probes: Hutchinson probes per image.
@@ -89,14 +90,16 @@ class Likelihood(DiffusionMethod):
 
     method: ClassVar[str] = "likelihood"
     cost: ClassVar[str] = (
-        "classes * (2 steps + 1), twice that with guidance, and classes * (steps + 1) * probes "
+        "classes * (3 steps + 1), twice that with guidance, and classes * (steps + 1) * probes "
         "vector-Jacobian products; what the adaptive solver took is counted"
     )
     draw_arguments: ClassVar[tuple[str, ...]] = ("probes",)
 
     backbone: Any = option("digits-ddpm", ANYTHING, positional=True)
     steps: int = option(25, STEPS)
-    solver: Literal["heun", "adaptive"] = option("heun", one_of("heun", "adaptive"))
+    solver: Literal["heun3", "heun", "adaptive"] = option(
+        "heun3", one_of("heun3", "heun", "adaptive")
+    )
     rtol: float = option(1e-4, number(1e-12, 1))
     atol: float = option(1e-4, number(1e-12, 1))
     probes: int = option(1, DRAWS)
@@ -111,8 +114,9 @@ class Likelihood(DiffusionMethod):
     guidance: float = option(1.0, GUIDANCE)
 
     def count_evals(self, n_labels: int) -> int:
-        """`classes * (2 steps + 1)`, twice that with guidance; what Heun takes."""
-        return n_labels * (2 * self.steps + 1) * (1 if self.guidance == 1 else 2)
+        """`classes * (3 steps + 1)`, or 2 for 3 with `heun`; twice that with guidance."""
+        each = EVALUATIONS.get(self.solver, 3) * self.steps + 1
+        return n_labels * each * (1 if self.guidance == 1 else 2)
 
     def _check_options(self) -> None:
         if self.s_range is not None:

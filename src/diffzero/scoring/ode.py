@@ -13,12 +13,19 @@ Along it the density obeys `d log p / ds = -tr(d eps_hat / d xbar)`, so that
 where `p_T = N(0, 1 + s_max^2)` for data of unit variance. Grids are even in log s, and so is the
 trace accumulated. Fixed steps keep nothing of earlier steps: memory does not grow with them.
 
+What a density is off by at few steps is the error of the path, of which `log p_T` asks the square.
+Heun's method of third order has a tenth of that of second order at half as many evaluations more;
+the trapezoid rule for the trace is good enough beside it. Differences of classes gain less: a
+network's trace is rough, and a sum over few places of it is off by about as much for any solver.
+
 References:
     Song et al., Score-Based Generative Modeling through SDEs, 2021.
     https://arxiv.org/abs/2011.13456
     Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022.
     https://arxiv.org/abs/2206.00364
     Hutchinson, A Stochastic Estimator of the Trace of the Influence Matrix, 1990.
+    Heun, Neue Methode zur approximativen Integration der Differentialgleichungen einer
+    unabhängigen Veränderlichen, 1900 (both methods).
 """
 
 from __future__ import annotations
@@ -38,7 +45,8 @@ from ..models.conditioner import Condition
 from ..models.denoiser import as_column
 from ..schedule import Schedule
 
-Solver = Literal["heun", "euler", "adaptive"]
+Solver = Literal["heun3", "heun", "euler", "adaptive"]
+EVALUATIONS = {"euler": 1, "heun": 2, "heun3": 3}  # of a fixed step
 MOST_CALLS = 400  # of the adaptive solver, which never ends where rounding is above its tolerance
 SlopeAndTrace = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
@@ -80,7 +88,8 @@ def flow(
         xbar: `[b, *shape]` at `s = exp(grid[0])`.
         cond: One row each.
         grid: See `log_grid`.
-        solver: `euler` (DDIM: one evaluation per step) or `heun` (two).
+        solver: `euler` (DDIM: one evaluation per step), `heun` (two, second order) or `heun3`
+            (three, third order).
 
     Returns:
         `xbar` at `s = exp(grid[-1])`.
@@ -99,15 +108,27 @@ def _step(
     solver: Solver,
     slope: Tensor | None = None,
 ) -> Tensor:
-    """One step of Euler or of Heun in s; `slope` is eps_hat at `here` if known."""
-    width = math.exp(there) - math.exp(here)
+    """One step of width w in s; `slope` is the first of the eps_hat e if known.
+
+        euler   x + w e_1
+        heun    x + w (e_1 + e_2) / 2,      e_2 at s + w of x + w e_1
+        heun3   x + w (e_1 + 3 e_3) / 4,    e_2 at s + w / 3 of x + w e_1 / 3,
+                                            e_3 at s + 2 w / 3 of x + 2 w e_2 / 3
+
+    In s, not in log s: where noise rules, xbar grows in proportion to s and eps_hat is constant,
+    so that a step in s is exact, and one in log s chases an exponential.
+    """
+    s, width = math.exp(here), math.exp(there) - math.exp(here)
     first = eps_of(model, xbar, here, cond) if slope is None else slope
     if solver == "euler":
         return xbar + width * first
-    # Heun in s, not in log s: where noise rules, xbar grows in proportion to s and eps_hat is
-    # constant, so that a step in s is exact, and one in log s chases an exponential.
-    second = eps_of(model, xbar + width * first, there, cond)
-    return xbar + width / 2 * (first + second)
+    if solver == "heun":
+        second = eps_of(model, xbar + width * first, there, cond)
+        return xbar + width / 2 * (first + second)
+    third = width / 3
+    second = eps_of(model, xbar + third * first, math.log(s + third), cond)
+    last = eps_of(model, xbar + 2 * third * second, math.log(s + 2 * third), cond)
+    return xbar + width / 4 * (first + 3 * last)
 
 
 @dataclass(frozen=True)
@@ -132,25 +153,25 @@ def log_density(
     probes: Tensor | None,
     *,
     steps: int = 25,
-    solver: Solver = "heun",
+    solver: Solver = "heun3",
     rtol: float = 1e-4,
     atol: float = 1e-4,
     limits: tuple[float, float] | None = None,
 ) -> Density:
     """log p(x | c) by the probability-flow ODE.
 
-    Heun takes `2 steps + 1` evaluations and `steps + 1` traces per row: the trapezoid rule needs
-    the trace at the grid points alone. A trace is one vector-Jacobian product per probe, or one
-    per dimension where it is exact. The adaptive solver (Dormand-Prince, torchdiffeq) takes what
-    it needs, and steps for all rows together.
+    `heun3` takes `3 steps + 1` evaluations, `heun` `2 steps + 1`, and both `steps + 1` traces per
+    row: the trapezoid rule needs the trace at the grid points alone. A trace is one
+    vector-Jacobian product per probe, or one per dimension where it is exact. The adaptive solver
+    (Dormand-Prince, torchdiffeq) takes what it needs, and steps for all rows together.
 
     Args:
         model: The model, under guidance if there is to be any.
         x: `[b, *shape]`, what stands at s_min.
         cond: One row each.
         probes: Hutchinson's `[b, p, *shape]`; None for the exact trace.
-        steps: Of Heun's fixed grid.
-        solver: `heun` or `adaptive`.
+        steps: Of the fixed grid.
+        solver: `heun3`, `heun` or `adaptive`.
         rtol: Of the adaptive solver.
         atol: Of the adaptive solver.
         limits: `(s_min, s_max)`; the schedule's own range if None.
@@ -158,8 +179,8 @@ def log_density(
     Raises:
         InputError: an unknown solver, or an adaptive one that does not come to an end.
     """
-    if solver not in ("heun", "adaptive"):
-        raise InputError(f"solver must be heun or adaptive; got {solver!r}.")
+    if solver not in ("heun3", "heun", "adaptive"):
+        raise InputError(f"solver must be heun3, heun or adaptive; got {solver!r}.")
     s_min, s_max = limits or s_range(model.schedule)
     n_probes = x[0].numel() if probes is None else probes.shape[1]
     calls = 0
@@ -175,9 +196,9 @@ def log_density(
             )
         return slope_and_trace(model, xbar, log_s, cond, probes)
 
-    if solver == "heun":
-        xbar, total = _heun(model, x, cond, log_grid(s_min, s_max, steps), both)
-        evals = 2 * steps + 1
+    if solver != "adaptive":
+        xbar, total = _fixed(model, x, cond, log_grid(s_min, s_max, steps), both, solver)
+        evals = EVALUATIONS[solver] * steps + 1
     else:
         width = 1 if probes is None else n_probes
         xbar, total = _adaptive(both, x, width, (s_min, s_max), rtol, atol)
@@ -186,8 +207,13 @@ def log_density(
     return Density(end[:, None] + total, evals * model.denoiser.cost, calls * n_probes)
 
 
-def _heun(
-    model: Backbone, x: Tensor, cond: Condition, grid: list[float], both: SlopeAndTrace
+def _fixed(
+    model: Backbone,
+    x: Tensor,
+    cond: Condition,
+    grid: list[float],
+    both: SlopeAndTrace,
+    solver: Solver,
 ) -> tuple[Tensor, Tensor]:
     """`xbar` at the end of the grid, and the integral of the trace `[b, p]` along it."""
     xbar, total = x, torch.zeros(1, 1, dtype=torch.float64, device=x.device)
@@ -199,7 +225,7 @@ def _heun(
         total = total + 0.5 * (left + right) * math.exp(here) * trace
         if i < last:
             with torch.no_grad():
-                xbar = _step(model, xbar, cond, here, grid[i + 1], "heun", eps)
+                xbar = _step(model, xbar, cond, here, grid[i + 1], solver, eps)
     return xbar, total
 
 
