@@ -4,6 +4,8 @@ import csv
 import hashlib
 import json
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -323,23 +325,36 @@ def test_a_photo_that_lies_in_its_folder_stays(tmp_path, photos_folder):
 
 
 @pytest.mark.parametrize("how", ["copy", "move"])
-@pytest.mark.parametrize("links", [True, False])
-def test_a_full_disk_takes_no_photo(tmp_path, photos_folder, monkeypatch, how, links):
+@pytest.mark.parametrize("fails", ["copy", "second copy", "flush"])
+def test_a_full_disk_takes_no_photo(tmp_path, photos_folder, monkeypatch, how, fails):
     """The photo was moved into a file of no bytes, and the command ended well."""
     full = OSError(28, "No space left on device")
 
     def copied(*_):
         raise full
 
-    if links:
+    if fails == "copy":
         monkeypatch.setattr("shutil.copy2", copied)
     else:  # the copy fits, and its second one, where there are no hard links, does not
         monkeypatch.setattr("os.link", copied)
+    if fails == "second copy":
         monkeypatch.setattr("shutil.copyfileobj", copied)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if fails == "flush":  # what stands in the buffer when the file is closed
+        real = shutil.copyfileobj
+
+        def late(whole, copy):
+            real(whole, copy)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+
+        monkeypatch.setattr("shutil.copyfileobj", late)
     before = digests(photos_folder)
     sorter = Sorter(tmp_path / "sorted", how, ["cat"], [])
-    with pytest.raises(OSError, match="No space left"):
-        sorter(photos_folder / "0.png", "cat")
+    try:
+        with pytest.raises(OSError, match="No space left|File too large"):
+            sorter(photos_folder / "0.png", "cat")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert digests(photos_folder) == before and not list((tmp_path / "sorted" / "cat").iterdir())
 
 

@@ -18,7 +18,6 @@ ROOT = Path(diffzero.__file__).parent
 PACKAGES = {
     "core": [
         "errors",
-        "modes",
         "schedule",
         "noise",
         "prompts",

@@ -21,7 +21,6 @@ from sklearn.exceptions import NotFittedError
 
 from .errors import InputError, NotFinite
 from .images import load_image, split_images
-from .modes import evaluating
 from .options import (
     CALLED,
     NOTHING,
@@ -315,10 +314,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         labels: list[list[str]] | None,
         progress: Progress | None,
     ) -> Scores:
-        """The method's scores, checked, with networks in evaluation mode meanwhile."""
-        with evaluating(*self.networks().values()):
-            scores = self._score(images, labels, progress)
-        return self._finite(scores, labels)
+        """The method's scores, checked."""
+        return self._finite(self._score(images, labels, progress), labels)
 
     def _finite(self, scores: Scores, labels: list[list[str]] | None) -> Scores:
         """The scores, if every logit of a class is a number.
@@ -343,6 +340,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[list[np.ndarray], list[list[str]] | None]:
         if hasattr(self, "_prepared_with"):
             self._refresh()
+            self._end_training()
         loaded = self._load(images)
         if candidates is None:
             self._check_fitted()
@@ -355,7 +353,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
             )
         if not hasattr(self, "_prepared_with"):
             self._ready()
+            self._end_training()
         return loaded, labels
+
+    def _end_training(self) -> None:
+        """Networks may have trained since they were loaded: without dropout from here on."""
+        for network in self.networks().values():
+            network.eval()
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):

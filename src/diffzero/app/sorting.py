@@ -106,10 +106,12 @@ def _name(part: Path, target: Path) -> None:
         os.link(part, target)
         return
     # Another file, or a file system without hard links.
-    with part.open("rb") as whole, target.open("xb") as copy:
+    with part.open("rb") as whole:
+        copy = target.open("xb")
         try:
-            shutil.copyfileobj(whole, copy)
-        except OSError:
+            with copy:  # what is left in its buffer may not fit either
+                shutil.copyfileobj(whole, copy)
+        except BaseException:
             target.unlink()
             raise
     shutil.copystat(part, target)

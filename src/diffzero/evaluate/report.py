@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from textwrap import shorten
@@ -75,10 +76,11 @@ def write_report(
         ],
     }
     text = template("report.html.j2").render(**context)
-    fresh = out.with_name(out.name + ".new")
-    with as_sentence(out.parent):
+    place = out.resolve()  # a link stays one
+    with as_sentence(out.parent), tempfile.TemporaryDirectory(dir=place.parent) as folder:
+        fresh = Path(folder) / place.name
         fresh.write_text(text, encoding="utf-8")
-        fresh.replace(out)
+        fresh.replace(place)
 
 
 def unique_names(runs: list[Run]) -> list[str]:

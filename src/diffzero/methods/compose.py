@@ -89,8 +89,12 @@ class Combination(Classifier):
 
     def networks(self) -> dict[str, Any]:
         """Those of all members: any may be why a score is not finite."""
-        found = (member.networks() for member in self._members())
-        return {name: network for own in found for name, network in own.items()}
+        found: dict[str, Any] = {}
+        for member in self._members():
+            for name, network in member.networks().items():
+                own = found.get(name, network) is network
+                found[name if own else f"{name} of {member.backbone_.name}"] = network
+        return found
 
     @property
     def backbone_(self) -> Any:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, said
-from ..modes import evaluating
 from ..schedule import Schedule
 from .codec import Codec
 from .conditioner import Condition, Conditioner
@@ -131,8 +130,7 @@ class Backbone:
         Raises:
             InputError: a prompt that the model cannot take.
         """
-        networks = self.networks().values()
-        with naming(self.name), running(self.name, "text encoder"), evaluating(*networks):
+        with naming(self.name), running(self.name, "text encoder"):
             return self.conditioner.embed(prompts)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Condition) -> Prediction:

@@ -7,7 +7,7 @@ precision that its own network needs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from copy import copy, deepcopy
+from copy import copy
 from typing import Any, Self
 
 import torch
@@ -141,10 +141,8 @@ class Latents(Codec):
         mean, std = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))
         if mean is not None and std is not None and not self.tiny:
             self.shift, self.scale = by_channel(mean), self.scale / by_channel(std)
-        # Some VAEs overflow in half precision and say so in their config. A copy is cast: the
-        # pipeline that this one belongs to gives it latents of its own precision.
-        if getattr(config, "force_upcast", False) and vae.dtype != torch.float32:
-            self.vae = deepcopy(vae).to(torch.float32)
+        if overflows(vae):
+            self.vae.to(torch.float32)
 
     def resized(self, resolution: int, halvings: int) -> Self:
         """The same VAE for images of another side in pixels."""
@@ -180,6 +178,11 @@ class Latents(Codec):
         z = x.to(self.vae.device, self.vae.dtype)
         z = pixel_shuffle(z / _beside(self.scale, z) + _beside(self.shift, z), self.patch)
         return clamp(torch.cat([self.vae.decode(c).sample for c in z.split(AT_ONCE)]))
+
+
+def overflows(vae: Any) -> bool:
+    """Whether this VAE is in half precision and overflows there, which its config says."""
+    return getattr(vae.config, "force_upcast", False) and vae.dtype != torch.float32
 
 
 def clamp(x: Tensor, most: float = 1.0) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ from typing import Any
 import torch
 
 from ..errors import InputError, said
-from ..modes import evaluating
 from ..options import FLAG, NOTHING, WORDS, check_value, nearest, one_of, short, whole
 from ..prompts import check_labels
 from .backbone import Backbone, Temperature, naming
 from .cards import Card, card_of_folder, cards
 from .checkpoint import check_folder, family_of_folder, read_parts
 from .clip import ClipBackbone
+from .codec import overflows
 from .family import Parts, check_class, check_flow, family_named, family_of_pipeline
 from .limits import MOST_SIDE
 from .quiet import quiet
@@ -38,8 +39,8 @@ def load(
 ) -> Any:
     """A model ready to classify with.
 
-    Networks of a pipeline in memory are used in place: `device` and `dtype` move them. They score
-    in evaluation mode, and return to training mode where they were in it.
+    Networks of a pipeline in memory are used in place: `device` and `dtype` move them, and they
+    are in evaluation mode after this and after every answer; call `train()` to train on.
 
     Args:
         source: A card's name (`diffzero models` lists them), a folder in diffusers' or CLIP's
@@ -250,9 +251,12 @@ def _from_pipeline(
         if part in parts:
             there = (part.startswith("text_encoder") and text_place) or place
             _move(parts[part], there, None if dtype is None else named_dtype(dtype))
+    for part in family.weighted:
+        if part in ("vae", "vqvae") and part in parts and overflows(parts[part]):
+            # A copy, since the pipeline gives its own latents of its own precision.
+            parts[part] = deepcopy(parts[part])
     card = Card(name=name, family=family.name, source=name, classes=classes)
-    with evaluating(*(parts[part] for part in family.weighted if part in parts)):
-        return finished(family.name, parts, card)
+    return finished(family.name, parts, card)
 
 
 def _move(network: Any, place: Any, dtype: Any) -> None:
