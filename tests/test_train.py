@@ -353,3 +353,80 @@ def test_a_model_trained_on_keeps_its_latents(trained, scenes, tmp_path):
     assert files(tmp_path / "on") == ["kept.pt", "text.pt", "unet.pt"]  # it had names alone
     before = old.denoiser.network.state_dict()
     assert any(not torch.equal(v, before[k]) for k, v in new.denoiser.network.state_dict().items())
+
+
+def test_classes_in_any_order_are_dealt_out(tmp_path):
+    """Folders are read by the alphabet, and Fashion-MNIST's labels are places in its own order:
+    its last class was held out whole, and never trained on."""
+    from PIL import Image
+
+    names = dz.data.caption_words()["fashion-mnist"]["classes"]
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(
+                tmp_path / "train" / name / f"{i}.png"
+            )
+    kept, held = data.held_out(data.load(f"fashion-mnist={tmp_path}", 8))
+    assert np.bincount(kept.labels, minlength=10).tolist() == [9] * 10
+    assert sorted(held.labels) == list(range(10))
+
+
+def test_what_was_learned_from_is_not_measured_on(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    from test_cli import run
+
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "pets" / name / "a.png")
+    line = [
+        "train",
+        "tiny-clip",
+        "--no-digits",
+        "--data",
+        f"pets={tmp_path / 'pets'}",
+        "--minutes",
+        0.02,
+    ]
+    assert run(monkeypatch, *line, "--out", tmp_path / "out") == 2
+    assert "is not divided into train and validation" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "pets").rename(tmp_path / "train")
+    with pytest.raises(dz.InputError):
+        data.check_validation(f"pets={tmp_path}")
+    shutil.copytree(tmp_path / "train", tmp_path / "validation")
+    data.check_validation(f"pets={tmp_path}")
+    data.check_validation("digits=digits")
+
+
+def test_pictures_are_moved_a_little_on_any_device():
+    images = torch.zeros(4, 3, 32, 32, device="meta")
+    assert jitter(images, torch.Generator().manual_seed(0)).device.type == "meta"
+
+
+def test_what_a_training_was_started_with_is_written_whole(tmp_path):
+    loop.claim(tmp_path, {"seed": 1})
+    path = tmp_path / ".train" / "started.json"
+    before = path.stat().st_mtime_ns
+    loop.claim(tmp_path, {"seed": 1})
+    assert path.stat().st_mtime_ns == before  # as it is, nothing is written
+    (tmp_path / ".train" / "unet.pt").touch()
+    path.write_text("")
+    with pytest.raises(dz.InputError, match="damaged, so that what was trained"):
+        loop.claim(tmp_path, {"seed": 1})
+
+
+def test_two_classes_have_no_latent_that_stands_apart(monkeypatch):
+    from diffzero.evaluate.pixel_methods import plan
+
+    model = dz.MixtureBackbone(
+        torch.ones(2, 1), torch.zeros(2, 1, 3, 2, 2), torch.ones(2, 1), dz.LogSNRLinearSchedule()
+    )
+    found = plan(model, {"level": 0.3, "steps": 1}, [])
+    assert {c.method for c, _ in found} == {
+        "elbo",
+        "likelihood",
+        "noise-denoise",
+        "noise-denoise-vote",
+    }

@@ -81,12 +81,15 @@ class Session:
         self, recipe: str, sources: list[str], out: Path, minutes: float, init: str | None
     ) -> None:
         """One recipe, and its accuracies and card where those are wanted."""
-        from ..data import load
+        from ..data import check_validation, load
         from ..train import ddpm_card, loop, parallel, recipes, report
 
         facts = {"preset": self.preset, "init": init, "seed": self.seed}
         with parallel.group(self.device) as device:
             first = parallel.rank() == 0
+            if first and self.measure:  # before the work, which the card would be lost after
+                for source in sources:
+                    check_validation(source)
             loop.claim(out, {"recipe": recipe, "data": sources, **facts}, write=first)
             parallel.barrier()
             log = note if first else lambda line: None
@@ -99,6 +102,8 @@ class Session:
         else:
             flags = {"init": init, "preset": self.preset}
             more = "".join(f" --{name} {value}" for name, value in flags.items() if value)
+            if recipe not in ddpm_card.RECIPES and "digits=digits" not in sources:
+                more += " --no-digits"
             cards.write_card(
                 recipe, out, sources, minutes=minutes, seed=self.seed, limit=self.limit,
                 log=note, more=more,

@@ -5,7 +5,7 @@ images are decoded when their turn comes; `load` gives `Labelled`, all images in
 """
 
 from ..words import split_labels
-from .arrays import load
+from .arrays import check_validation, load
 from .dataset import Dataset, Example, decode, parse_subset
 from .digits import digits_split
 from .hub import from_table
@@ -24,6 +24,7 @@ __all__ = [
     "Labelled",
     "all_captions",
     "caption_words",
+    "check_validation",
     "class_of",
     "class_set",
     "decode",

@@ -65,11 +65,34 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
     numbered = bool(files) and not opened.ordered and all(c.isdecimal() for c in opened.classes)
     classes, names, place = _words(name, location, opened, numbered)
     labels = np.array([place[str(e.label)] for e in usable], dtype=np.int64)
-    if (np.diff(labels) >= 0).all():
-        order = dealt(labels)
+    if np.count_nonzero(np.diff(labels)) == len(np.unique(labels)) - 1:  # class after class
+        order = np.argsort(labels, kind="stable")
+        order = order[dealt(labels[order])]
         usable, labels = [usable[i] for i in order], labels[order]
     images = [decode(opened.read(e), e.id) for e in usable]
     return Labelled(name, _sized(images, size), labels, classes, names)
+
+
+def check_validation(source: str) -> None:
+    """Make sure that a set has images to measure on which are not those to train on.
+
+    Args:
+        source: As for `load`.
+
+    Raises:
+        InputError: no validation part, or a folder of class folders that is not divided.
+    """
+    location = source.rpartition("=")[2]
+    files = _files(location, "validation")
+    if location == "digits" or (files and not Path(location).is_file()):
+        return
+    _open(location, "validation", files)
+    if Path(location).is_dir() and not parts_of(Path(location)):
+        raise InputError(
+            f"{location}: is not divided into train and validation, so that the model would be "
+            "measured on what it learned from. Make two folders of these names in it, or leave "
+            "the measurement out with --no-measure."
+        )
 
 
 def dealt(labels: np.ndarray) -> np.ndarray:

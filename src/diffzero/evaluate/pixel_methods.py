@@ -94,6 +94,16 @@ def plan(
     taken = f"{steps} step{'s' * (steps > 1)}"
     shared = {key: value for key, value in denoise.items() if key != "level"}
     distance = f", {denoise['distance']}" if "distance" in denoise else ""
+    neighbours: list[tuple[Any, str]] = [
+        (LatentKNN(model), "outlier, k = 2"),
+        (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
+        (
+            LatentKNN(model, guidance=3.0, k=k, reference=reference),
+            f"outlier, k = {k}, guidance 3, {len(reference)} reference images",
+        ),
+    ]
+    if len(model.classes) < 3:  # of two latents neither stands apart
+        neighbours = []
     return [
         (ELBO(model, draws=8), "8 draws"),
         (ELBO(model, draws=32), "32 draws"),
@@ -107,12 +117,7 @@ def plan(
             f"level {denoise['level']:g}, {taken}, 4 draws{distance}",
         ),
         (NoiseDenoiseVote(model, **shared), f"levels 0.3 to 0.7, {taken}{distance}"),
-        (LatentKNN(model), "outlier, k = 2"),
-        (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
-        (
-            LatentKNN(model, guidance=3.0, k=k, reference=reference),
-            f"outlier, k = {k}, guidance 3, {len(reference)} reference images",
-        ),
+        *neighbours,
     ]
 
 

@@ -90,5 +90,6 @@ def affine(
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     row_x = torch.stack([cos, -sin, shift[:, 0]], 1)
     row_y = torch.stack([sin, cos, shift[:, 1]], 1)
-    grid = functional.affine_grid(torch.stack([row_x, row_y], 1), list(images.shape), False)
+    matrix = torch.stack([row_x, row_y], 1).to(images)  # drawn on the CPU, for any device
+    grid = functional.affine_grid(matrix, list(images.shape), False)
     return functional.grid_sample(images, grid, "bilinear", "border", False)

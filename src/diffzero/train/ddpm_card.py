@@ -99,7 +99,7 @@ def write_card(
         flag="" if digits else f" --data {train.name}=PATH",
         limits=_limits(digits),
         threads=torch.get_num_threads(),
-        **{"lines": lines, "fit_images": fit_images, "minutes": minutes, "seed": seed},
+        **{"lines": lines, "fit_images": len(held.labels), "minutes": minutes, "seed": seed},
         more=more,
     )
     (out / "README.md").write_text(text + "\n", encoding="utf-8")

@@ -88,7 +88,13 @@ def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
     """
     path = out / ".train" / "started.json"
     if path.exists() and any(path.parent.glob("*.pt")):  # else nothing was trained
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(
+                f"{path}: damaged, so that what was trained here is unknown. Give another folder, "
+                "or delete the file if you are sure of the arguments."
+            ) from None
         differ = [key for key, value in facts.items() if before.get(key) != value]
         if differ:
             said = "; ".join(f"{k} {before.get(k)!r}, not {facts[k]!r}" for k in differ)
@@ -99,7 +105,11 @@ def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
     if not write:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(facts, indent=1) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        draft = path.with_suffix(".partial")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
 
 
 def fit(

@@ -119,7 +119,10 @@ def write_card(
     named = [s for s in sets if not s.whole]  # the others have candidates and no classes
     table = _logits_by_draws(model, [_tail(held_out(s)[1], FIT_IMAGES) for s in named], log)
     method = "clip" if recipe == "tiny-clip" else "elbo"
-    fitted = {draws: round(fit_temperature(groups), 5) for draws, groups in table.items()}
+    fitted = {
+        draws: float(f"{fit_temperature(groups, smooth=True):.5g}")
+        for draws, groups in table.items()
+    }
     fresh = ELBO(model) if method == "elbo" else CLIP(model)
     card["temperatures"] = [temperature_entry(fresh, fitted)] if fitted else []
     if method == "elbo" and named:
@@ -354,7 +357,7 @@ def _facts(sources: list[str], sets: list[data.Labelled], side: int, command: st
     """The card's first bullets: what was learned from, and the command."""
     flags = " ".join(
         f"--data {s.name}=PATH" for s, source in zip(sets, sources, strict=True)
-        if "digits" not in source
+        if source != "digits=digits"
     )  # fmt: skip
     counts = ", ".join(f"{len(held_out(s)[0].labels):,} images of {s.name}" for s in sets)
     texts = (
