@@ -91,7 +91,7 @@ def test_table_counts_every_method(model, tmp_path, monkeypatch, capsys):
     evals = {(m["method"], m["settings"]): m["evals"] for m in numbers["lines"]}
     assert len(evals) == 12 and evals["elbo", "32 draws"] == 320
     assert evals["latent-knn", "outlier, k = 4, guidance 3, 5 reference images"] == 500
-    assert numbers["lines"][2]["evals"] == 10 * (2 * 2 + 1) and numbers["lines"][2]["vjps"] == 30
+    assert numbers["lines"][2]["evals"] == 10 * (3 * 2 + 1) and numbers["lines"][2]["vjps"] == 30
     (denoise,) = [settings for method, settings in evals if method == "noise-denoise"]
     level, steps = float(denoise.split()[1].strip(",")), int(denoise.split()[2])
     assert evals["noise-denoise", denoise] == 10 * 4 * max(1, round(level * steps))
