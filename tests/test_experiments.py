@@ -330,3 +330,14 @@ def test_flow_faults_change_one_thing_each(tmp_path):
     assert (tmp_path / "flow-faults.png").exists()
     with pytest.raises(dz.InputError, match="such as tiny-flow"):
         reproduce("flow-faults", Setting(dz.load("tiny-sd"), images, None, tmp_path, 1, 0))
+
+
+def test_decoded_latents_are_larger_than_they_are():
+    from matplotlib.figure import Figure
+
+    import families
+
+    latent = dz.load(families.ldm_pipeline())
+    k, axis = len(latent.classes), Figure().add_subplot()
+    grids._paint(axis, latent, torch.zeros(k, k, *latent.shape), 0)
+    assert axis.get_images()[0].get_array().shape[0] > k * latent.image_size

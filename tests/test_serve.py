@@ -66,6 +66,8 @@ def the(lines, name):
 def test_words_are_read_as_on_the_command_line():
     asked = Ask.of(b"x", {"words": 'cat, "salt, pepper"\n\ndog'}, False, ["tiny-sd"])
     assert asked.words == ["cat", "salt, pepper", "dog"]
+    listed = Ask.of(b"x", {"words": "cat,\r\ndog, \nship;"}, False, ["tiny-sd"])
+    assert listed.words == ["cat", "dog", "ship"]
 
 
 def test_the_words_choose_the_model():

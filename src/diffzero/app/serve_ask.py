@@ -57,7 +57,8 @@ class Ask:
         from ..prompts import check_labels
 
         typed = fields.get("words", "")
-        words = check_labels(split_labels(",".join(filter(str.strip, typed.splitlines()))))
+        lines = [line.strip().rstrip(",;\uff0c").strip() for line in typed.splitlines()]
+        words = check_labels(split_labels(",".join(filter(None, lines))))
         if len(words) > MOST_WORDS:
             raise InputError(f"The page takes up to {MOST_WORDS} words; got {len(words)}.")
         if explain and len(words) != 2:

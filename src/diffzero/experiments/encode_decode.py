@@ -77,10 +77,10 @@ def _paint(axis: Any, model: Any, cells: torch.Tensor, label: int) -> None:
     from matplotlib.patches import Rectangle
 
     k, names = len(model.classes), [short(c) for c in model.classes]
-    shown = model.decode(cells.flatten(0, 1)).view(k, k, 3, *model.shape[1:])
+    shown = model.decode(cells.flatten(0, 1)).unflatten(0, (k, k))
     pixels, rows, columns = sheet(shown.permute(0, 1, 3, 4, 2).float().cpu().numpy() / 2 + 0.5)
     axis.imshow(pixels, interpolation="nearest")
-    side = model.shape[-1]
+    side = shown.shape[-1]  # of pixels, which latents have more of
     for y, x in zip(rows, columns, strict=True):  # the diagonal
         box = (x - side / 2, y - side / 2)
         axis.add_patch(Rectangle(box, side, side, fill=False, color="#2a7f62", linewidth=1.5))

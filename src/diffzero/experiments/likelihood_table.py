@@ -33,15 +33,14 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         logits = scores.logits
         right = int((logits.argmax(1) == labels).sum())
         own = logits[np.arange(n), labels]
+        unit = next(u for u in ("bits_per_dim", "nats_per_dim") if u in scores.details)
         rest = np.where(np.eye(logits.shape[1], dtype=bool)[labels], -np.inf, logits).max(1)
         result[kind] = {
             "accuracy": percent(right, n),
             "correct": right,
             "margin_mean": float((own - rest).mean()),
             "margin_std": float((own - rest).std()),
-            "bits_per_dim_true": float(
-                scores.details["bits_per_dim"][np.arange(n), labels].mean()
-            ),
+            f"{unit}_true": float(scores.details[unit][np.arange(n), labels].mean()),
             "evals": int(scores.evals[0]),
             "vjps": int(scores.vjps[0]) if scores.vjps is not None else 0,
         }
