@@ -34,14 +34,20 @@ class Run:
         config: Its configuration.
         records: Its records as arrays, columns in the order of `classes`.
         classes: Class names.
-        label: What tells it apart from the others that are shown: the end of its folder's path.
+        end: As much of its path's end as tells it apart from the others that are shown; if None,
+            the name of its folder.
     """
 
     folder: Path
     config: dict[str, Any]
     records: Records
     classes: list[str]
-    label: str = ""
+    end: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What tells it apart from the others that are shown."""
+        return self.folder.resolve().name if self.end is None else self.end
 
     @property
     def name(self) -> str:
@@ -72,8 +78,8 @@ def read_run(folder: Path) -> Run:
         InputError: not a run, or a damaged one.
     """
     config = read_config(folder)
-    classes, label = config["classes"], Path(folder).resolve().name
-    return Run(Path(folder), config, read_records(folder, classes), classes, label)
+    classes = config["classes"]
+    return Run(Path(folder), config, read_records(folder, classes), classes)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -91,7 +97,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         shown = next(
             n for n in range(1, len(own) + 1) if sum(e[-n:] == own[-n:] for e in ends) == 1
         )
-        runs.append(replace(read_run(folder), label=str(Path(*own[-shown:]))))
+        runs.append(replace(read_run(folder), end=str(Path(*own[-shown:]))))
     return runs
 
 
