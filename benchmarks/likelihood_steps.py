@@ -41,8 +41,7 @@ def main():
     parser.add_argument("--reference", type=int, default=128)
     options = parser.parse_args()
     model = dz.load(options.model, device="cpu")
-    split = "" if options.data == "digits" else "validation"
-    images = list(data.load(options.data, None, split or None).images[: options.images])
+    images = list(data.load(options.data, None, "validation").images[: options.images])
     truth, *_ = log_p(model, model.classes, images, "heun3", options.reference)
     half, *_ = log_p(model, model.classes, images, "heun3", options.reference // 2)
     own = apart(half, truth)

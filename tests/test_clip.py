@@ -41,7 +41,7 @@ def test_batches_and_candidates(clip, photos):
 
 
 def test_prompts_are_embedded_some_at_a_time(clip, monkeypatch):
-    """Eighty templates of a thousand words in one call took 50 GB."""
+    """Eighty templates of a thousand words in one call would take some 50 GB."""
     prompts = [f"a photo of a {n}" for n in ("cat", "dog", "fox", "red fox", "red cat")]
     whole, rows, ask = clip.text_features(prompts), [], clip.model.get_text_features
     monkeypatch.setattr("diffzero.models.clip.PROMPTS_AT_ONCE", 2)
