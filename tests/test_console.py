@@ -124,6 +124,7 @@ def test_results_go_to_their_file_while_a_bar_is_on_the_terminal():
         (OSError(errno.ENOSPC, "full"), "the output: cannot be written (No space left on device)"),
         (OSError(errno.EROFS, "no", "/x/a.png"), "/x/a.png: cannot be written (Read-only file"),
         (PermissionError(errno.EACCES, "no", "b"), "Give a place that can be written."),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "Free some space and"),
         (OSError("weights not found"), "This is a bug in diffzero"),
         (ZeroDivisionError("x"), "ZeroDivisionError: x. This is a bug in diffzero"),
     ],

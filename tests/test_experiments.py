@@ -341,3 +341,27 @@ def test_decoded_latents_are_larger_than_they_are():
     k, axis = len(latent.classes), Figure().add_subplot()
     grids._paint(axis, latent, torch.zeros(k, k, *latent.shape), 0)
     assert axis.get_images()[0].get_array().shape[0] > k * latent.image_size
+
+
+def test_settings_are_not_chosen_on_the_images_that_are_reported(tmp_path, monkeypatch, capsys):
+    for name in range(10):
+        (tmp_path / "all" / str(name)).mkdir(parents=True)
+        grey = np.full((8, 8), name, np.uint8)
+        Image.fromarray(grey).save(tmp_path / "all" / str(name) / "a.png")
+    source = f"digits={tmp_path / 'all'}"
+    line = ("reproduce", "cifar10-table", "--data", source, "--out", tmp_path / "out")
+    assert run(monkeypatch, *line) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is not divided into train and validation" in said and "another data set" in said
+
+
+def test_every_line_of_the_table_has_the_seed(model):
+    lines = plan(model, denoise_choices(model)[0], [], seed=5)
+    assert {c.seed for c, _ in lines} == {5}
+
+
+def test_a_model_is_not_set_beside_itself(tmp_path):
+    images = data.load("digits=digits", None, "validation").subset(slice(0, 1))
+    model = dz.load("tiny-sd", device="cpu")
+    with pytest.raises(dz.InputError, match="got tiny-sd itself. Give another --model"):
+        reproduce("imagen-table", Setting(model, images, None, tmp_path, 1, 0))

@@ -139,3 +139,23 @@ def test_a_chat_template_is_needed_and_fetched():
     wanted = _wanted(family_named("flux2"), None, False)
     file = "tokenizer/chat_template.jinja"
     assert list(filter_repo_objects([file], allow_patterns=wanted)) == [file]
+
+
+def test_models_of_one_pipeline_share_the_copy_of_its_autoencoder(half):
+    one, two = dz.load(half), dz.load(half)
+    assert one.codec.vae is two.codec.vae is not half.vae
+    with torch.no_grad():
+        next(half.vae.parameters()).add_(1)
+    three = dz.load(half)
+    assert three.codec.vae is not one.codec.vae
+    weights = (next(m.codec.vae.parameters()) for m in (three, one))
+    assert torch.allclose(next(weights), next(weights) + 1, atol=1e-2)
+
+
+def test_what_is_refused_is_not_moved_before(pipe):
+    for source in (ZOO / "digits-ddpm", ZOO / "cifar10-ldm"):
+        with pytest.raises(dz.InputError, match="no text encoder of its own; leave out text_dev"):
+            dz.load(source, text_device="cpu")
+    with pytest.raises(dz.InputError, match="leave out classes"):
+        dz.load(pipe, dtype="float16", classes=["a", "b"])
+    assert pipe.unet.dtype == torch.float32

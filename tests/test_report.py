@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffzero.errors import DiffzeroError, InputError
-from diffzero.experiments import EXPERIMENTS, ON_TRAIN
+from diffzero.experiments import EXPERIMENTS, ON_TRAIN, make_setting, reproduce
 from diffzero.experiments.everything import BUDGETS, Everything
 from test_cli import run
 
@@ -136,6 +136,14 @@ def test_everything_resumes_and_makes_a_page(two, tmp_path):
     said = make()
     assert "done before" not in said[0] and said[1] == "likelihood-table: done before"
     assert "done before" not in make(seed=1)[1]
+    assert all("done before" in line for line in make(seed=1))
+    # One experiment alone, under other settings, into the same folder.
+    setting = make_setting(
+        "knn", "digits-ddpm", "digits=digits", out=tmp_path, limit=2, seed=1, device="cpu",
+        clip="tiny-clip",
+    )  # fmt: skip
+    reproduce("knn", setting)
+    assert "done before" not in make(seed=1)[0]
 
 
 def test_every_experiment_gets_the_images_it_needs(monkeypatch, tmp_path):

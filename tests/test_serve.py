@@ -133,6 +133,7 @@ def test_pickers_tell_cost_and_memory():
         and "diffzero fetch stable-diffusion-1.5" in others["stable-diffusion-1.5"]
     )
     assert all(m["cost"] for m in found["methods"])
+    assert all(1 <= m["least"] <= m["draws"] for m in found["methods"])
 
 
 def test_watching_a_race_changes_nothing(digit):
@@ -168,6 +169,18 @@ def test_upload_words_answer(server, digit, method):
     assert clip["model"] == "tiny-clip" and len(clip["rows"]) == 10
     told = "race" if method == "race" else "progress"
     assert [line["event"] for line in lines].index(told) < len(lines) - 3
+
+
+def test_every_method_takes_the_pages_draws_and_prompt(server, digit):
+    words = "handwritten digit three,handwritten digit one"
+    asked = {"words": words, "template": "a picture of a {}", "draws": 2}
+    for method, evals in (("noise-denoise", 2 * 2), ("cross-attention", 2 * 2 * 2)):
+        status, lines = ask(server, digit[0], method=method, **asked)
+        assert status == 200 and the(lines, "answer")["evals"] % evals == 0
+        _, more = ask(server, digit[0], method=method, **{**asked, "draws": 4})
+        assert the(more, "answer")["evals"] == 2 * the(lines, "answer")["evals"]
+    _, lines = ask(server, digit[0], "explain", method="cross-attention", **asked)
+    assert the(lines, "why")["evals"] == 2 * 32  # the map's own
 
 
 def test_explanation(server, digit):

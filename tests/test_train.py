@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -430,3 +431,103 @@ def test_two_classes_have_no_latent_that_stands_apart(monkeypatch):
         "noise-denoise",
         "noise-denoise-vote",
     }
+
+
+def test_without_a_validation_part_the_test_part_is_measured_on(tmp_path):
+    from PIL import Image
+
+    for part, grey in (("train", 10), ("test", 20)):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            pixels = np.full((8, 8, 3), grey, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / name / "a.png")
+    data.check_validation(f"pets={tmp_path}")
+    assert (data.load(str(tmp_path), 8, "validation").images == 20).all()
+    assert (data.load(str(tmp_path), 8).images == 10).all()
+    (tmp_path / "test").rename(tmp_path / "val")
+    assert (data.load(str(tmp_path), 8, "validation").images == 20).all()
+
+
+def test_tables_without_a_validation_part_are_measured_on_their_test_part(tmp_path):
+    import datasets
+    from PIL import Image
+
+    from diffzero.data.hub import _of_kinds
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    for part, grey in (("train", 1), ("test", 2)):
+        rows = {"image": [Image.new("RGB", (8, 8), (grey,) * 3)], "label": ["cat"]}
+        table = datasets.Dataset.from_dict(rows, features=features)
+        table.to_parquet(str(tmp_path / f"{part}-0.parquet"))
+    data.check_validation(str(tmp_path))
+    assert (data.load(str(tmp_path), None, "validation").images[0] == 2).all()
+    names = ["unsupervised", "train", "test"]
+    assert _of_kinds("a/b", names, ("validation", "test", "eval")) == "test"
+    with pytest.raises(dz.InputError, match="no part validation or test; its parts are train"):
+        _of_kinds("a/b", ["train"], ("validation", "test"))
+
+
+def test_a_tokenizer_that_weights_know_is_kept(tmp_path):
+    first = tokenizer.build(["a sneaker"], tmp_path, 16)
+    kept = tokenizer.build(["a zebra"], tmp_path, 16, keep=True)
+    assert kept.get_vocab() == first.get_vocab()
+
+
+def test_a_folder_is_trained_in_by_one_process(tmp_path):
+    with (
+        loop.alone(tmp_path / "m"),
+        pytest.raises(dz.InputError, match="another process is training in this folder"),
+        loop.alone(tmp_path / "m"),
+    ):
+        pass
+    with loop.alone(tmp_path / "m"):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are Unix's")
+def test_progress_that_cannot_be_written_leaves_what_was_there(tmp_path):
+    """A limit on the size of files fails as a full disk does, inside torch.save."""
+    import resource
+
+    from diffzero.app import cli
+
+    module, state = Line(), tmp_path / "s.pt"
+    options = {"log": lambda line: None}
+    loop.fit(module, lambda g: module.w.square().sum(), state, 0.0, **options)
+    before, limits = state.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError) as failed:
+            loop.fit(module, lambda g: module.w.square().sum(), state, 0.0, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written (File too large)" in cli.sentence(failed.value)
+    assert state.read_bytes() == before and not list(tmp_path.glob("*.partial"))
+
+
+def test_a_training_is_claimed_with_the_preset_of_its_device(tmp_path, monkeypatch):
+    import json
+
+    from diffzero.train import preset_of
+    from test_cli import run
+
+    assert (preset_of("cpu", None), preset_of("cuda", None)) == ("cpu", "gpu")
+    assert preset_of("cuda:1", "cpu") == "cpu"
+    line = ("train", "digits-ddpm", "--minutes", 0.001, "--device", "cpu", "--out", tmp_path)
+    assert run(monkeypatch, *line, "--no-measure") == 0
+    assert json.loads((tmp_path / ".train" / "started.json").read_text())["preset"] == "cpu"
+
+
+def test_cards_say_where_and_under_which_terms(tmp_path):
+    import yaml
+
+    from diffzero.train import card_facts, report
+
+    assert "scikit-learn's digits are BSD-3" in card_facts.terms(["digits", "cifar10"])
+    assert card_facts.terms(["pets"]) == "of pets they are not known here"
+    assert "yours to state" in card_facts.licence_line(["digits", "pets"])
+    threads = torch.get_num_threads()
+    assert card_facts.place("cpu").startswith(f"{threads} thread")
+    own = data.Labelled("pets", np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ["a"], [["a"]])
+    report.begin_card("tiny-sd", tmp_path, [own])
+    assert "licence" not in yaml.safe_load((tmp_path / "card.yaml").read_text())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -47,7 +48,7 @@ EXAMPLES = {  # shown below the options of each
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
-    *(errno.ENAMETOOLONG, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.EIO, errno.EFBIG),
 }
 
 app = typer.Typer(
@@ -119,17 +120,26 @@ def main() -> None:
         sys.exit(1)
 
 
+def _number(error: Exception) -> int:
+    """The system's number of a failure, which libraries written in Rust put into words; or 0."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else 0
+
+
 def sentence(error: Exception) -> str:
     """What a failure that nobody foresaw means for the user."""
-    if isinstance(error, OSError) and error.errno in FULL | REFUSED:
-        place = str(error.filename or "the output")
+    number = _number(error)
+    if number in FULL | REFUSED:
+        place = str(getattr(error, "filename", None) or "the output")
         place = short(place) if len(place) > 1000 else place
         remedy = (
             "Free some space and run the same command again."
-            if error.errno in FULL
+            if number in FULL
             else "Give a place that can be written."
         )
-        return f"{place}: cannot be written ({os.strerror(error.errno)}). {remedy}"
+        return f"{place}: cannot be written ({os.strerror(number)}). {remedy}"
     return (
         f"{type(error).__name__}: {error}. This is a bug in diffzero; please report it with the "
         "command you ran."

@@ -22,8 +22,16 @@ async function start() {
     button.onclick = () => tryExample(e);
     $("examples").append(button);
   }
-  $("model").onchange = $("method").onchange = tellCost;
+  $("model").onchange = tellCost;
+  $("method").onchange = () => { tellDraws(); tellCost(); };
+  tellDraws();
   tellCost();
+}
+
+function tellDraws() {
+  const method = choices.methods.find((m) => m.name === $("method").value);
+  $("draws").min = method.least;
+  $("draws").value = method.draws;
 }
 
 function tellCost() {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .serve_ask import Ask
+from .serve_ask import DRAWS, Ask
 from .serve_rank import between, ranked
 
 Tell = Callable[[dict[str, Any]], None]
@@ -38,13 +38,13 @@ def classify(model: Any, clip: Any, ask: Ask, photo: np.ndarray, tell: Tell, che
     Raises:
         InputError: words or a method that the model cannot serve.
     """
-    from ..methods import make
+    from ..methods import make, method_class
 
     tell({"event": "working", "model": ask.model, "method": ask.method})
-    draws = {"race": "max_draws", "elbo": "draws"}.get(ask.method)
-    options: dict[str, Any] = {"seed": ask.seed} | ({draws: ask.draws} if draws else {})
-    if ask.template:
-        options["template"] = ask.template
+    draws = method_class(ask.method).draw_arguments[-1]
+    options: dict[str, Any] = {"seed": ask.seed, draws: ask.draws}
+    if ask.template:  # one prompt of cross-attention holds several words, each in the same form
+        options["form" if ask.method == "cross-attention" else "template"] = ask.template
     classifier = make(ask.method, model, options)
     fit(classifier, ask.words, tell)
     began, done = time.perf_counter(), 0
@@ -114,7 +114,8 @@ def explain(model: Any, ask: Ask, photo: np.ndarray, tell: Tell, check: Check) -
         check()
         tell({"event": "progress"})
 
-    classifier = ELBO(model, draws=ask.draws, seed=ask.seed, template=ask.template)
+    draws = ask.draws if ask.method in ("race", "elbo") else DRAWS["elbo"][0]
+    classifier = ELBO(model, draws=draws, seed=ask.seed, template=ask.template)
     fit(classifier, ask.words, tell)
     first, second = ask.words
     scores = classifier.scores([photo], progress=progress)

@@ -13,7 +13,15 @@ from ..options import short
 
 MOST_WORDS = 100
 MOST_DRAWS = 256
-METHODS = ("race", "elbo", "noise-denoise", "weighted", "cross-attention")
+# Noise draws that the page proposes for each method, and the fewest that it takes.
+DRAWS = {
+    "race": (32, 4),
+    "elbo": (32, 4),
+    "noise-denoise": (4, 1),
+    "weighted": (4, 1),
+    "cross-attention": (1, 1),
+}
+METHODS = tuple(DRAWS)
 AUTO = "auto"  # the model that knows most of the words
 EXAMPLES = {
     "photograph": ("A photograph: cat, dog or ship?", "photograph"),
@@ -31,7 +39,7 @@ class Ask:
         words: To choose from; of an explanation two, the first against the second.
         model: One of those that the server was started with, chosen by the words for `AUTO`.
         method: One of `METHODS`.
-        draws: Noise draws per word, of methods that have them: at most, for a race.
+        draws: Noise draws per word; for a race, the most.
         seed: Of the noise.
         template: Prompt with `{}` for the word; None for the model's own.
         explain: Whether the map is asked for, rather than the answer.
@@ -63,10 +71,11 @@ class Ask:
             raise InputError(f"The page takes up to {MOST_WORDS} words; got {len(words)}.")
         if explain and len(words) != 2:
             raise InputError(f"An explanation compares two words; got {len(words)}.")
+        method = _one_of("method", fields.get("method", METHODS[0]), METHODS)
+        proposed, least = DRAWS[method]
         return cls(
-            photo, words, _model(fields.get("model", AUTO), words, models),
-            _one_of("method", fields.get("method", METHODS[0]), METHODS),
-            _whole("draws", fields.get("draws", "32"), 4, MOST_DRAWS),
+            photo, words, _model(fields.get("model", AUTO), words, models), method,
+            _whole("draws", fields.get("draws", str(proposed)), least, MOST_DRAWS),
             _whole("seed", fields.get("seed", "0"), 0, 2**32 - 1), explain,
             fields.get("template", "").strip()[:500] or None,
         )  # fmt: skip
@@ -109,7 +118,8 @@ def choices(models: list[str], clip: str | None) -> dict[str, Any]:
     listed = [(m, described(method_class(m))) for m in METHODS]
     return {
         "models": rows,
-        "methods": [{"name": m, "does": d[1], "cost": d[3]} for m, d in listed],
+        "methods": [{"name": m, "does": d[1], "cost": d[3], "draws": DRAWS[m][0],
+                     "least": DRAWS[m][1]} for m, d in listed],
         "examples": [{"name": n, "title": t, "words": example(n)[1],
                       "template": "{}" if n == "scene" else ""}
                      for n, (t, _) in EXAMPLES.items()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -81,33 +82,46 @@ class Session:
         self, recipe: str, sources: list[str], out: Path, minutes: float, init: str | None
     ) -> None:
         """One recipe, and its accuracies and card where those are wanted."""
-        from ..data import check_validation, load
-        from ..train import ddpm_card, loop, parallel, recipes, report
+        from ..data import check_validation
+        from ..train import loop, parallel, preset_of, recipes
 
-        facts = {"preset": self.preset, "init": init, "seed": self.seed}
         with parallel.group(self.device) as device:
+            # By its name: a training begun on a CPU would not fit a GPU's preset.
+            facts = {"preset": preset_of(device, self.preset), "init": init, "seed": self.seed}
             first = parallel.rank() == 0
             if first and self.measure:  # before the work, which the card would be lost after
                 for source in sources:
-                    check_validation(source)
-            loop.claim(out, {"recipe": recipe, "data": sources, **facts}, write=first)
-            parallel.barrier()
-            log = note if first else lambda line: None
-            recipes()[recipe](sources, out, minutes, device=device, log=log, **facts)
-        if not first:
-            return
+                    check_validation(source, "leave the measurement out with --no-measure")
+            with loop.alone(out) if first else nullcontext():
+                loop.claim(out, {"recipe": recipe, "data": sources, **facts}, write=first)
+                parallel.barrier()
+                log = note if first else lambda line: None
+                recipes()[recipe](sources, out, minutes, device=device, log=log, **facts)
+                if first:
+                    self._card(recipe, sources, out, minutes, init)
+
+    def _card(
+        self, recipe: str, sources: list[str], out: Path, minutes: float, init: str | None
+    ) -> None:
+        """What the model needs to be used, and where it is measured the rest of its card."""
+        from ..data import load
+        from ..train import ddpm_card, report
+
         cards = ddpm_card if recipe in ddpm_card.RECIPES else report
         if not self.measure:
             cards.begin_card(recipe, out, [load(s, 8) for s in sources])
-        else:
-            flags = {"init": init, "preset": self.preset}
-            more = "".join(f" --{name} {value}" for name, value in flags.items() if value)
-            if recipe not in ddpm_card.RECIPES and "digits=digits" not in sources:
-                more += " --no-digits"
-            cards.write_card(
-                recipe, out, sources, minutes=minutes, seed=self.seed, limit=self.limit,
-                log=note, more=more,
-            )  # fmt: skip
+            old = [name for name in ("README.md", "samples.png") if (out / name).exists()]
+            if old:
+                note(f"{' and '.join(old)} in {out} tell of the weights before these")
+            return
+        flags = {"init": init, "preset": self.preset}
+        more = "".join(f" --{name} {value}" for name, value in flags.items() if value)
+        if recipe not in ddpm_card.RECIPES and "digits=digits" not in sources:
+            more += " --no-digits"
+        cards.write_card(
+            recipe, out, sources, minutes=minutes, seed=self.seed, limit=self.limit,
+            device=self.device, log=note, more=more,
+        )  # fmt: skip
 
 
 def sources_of(recipe: str, data: list[str] | None, digits: bool) -> list[str]:

@@ -24,6 +24,10 @@ from .labelled import Labelled, caption_words
 from .matching import match_names
 from .names import ClassSet
 from .parquet import ParquetReader, open_parquet, opened_files, parquet_files, places, split_files
+from .parts import kinds_of
+
+# A set without a validation part is measured on its test part.
+INSTEAD = {"validation": ("validation", "test", "eval")}
 
 
 def load(source: str, size: int | None, split: str = "train") -> Labelled:
@@ -38,7 +42,8 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
             last part of the path does. Sets named in `captions.yaml` use its words. Parquet files
             with a column `captions` give every image its own, see `scenes`.
         size: Side in pixels the images are brought to; None leaves them as they are.
-        split: `train` or `validation`.
+        split: `train` or `validation`; for the latter a set without a validation part gives its
+            test part. All images of a folder that is not divided are in both.
 
     Raises:
         InputError: nothing readable there, or an image that cannot be read.
@@ -73,14 +78,15 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
     return Labelled(name, _sized(images, size), labels, classes, names)
 
 
-def check_validation(source: str) -> None:
+def check_validation(source: str, remedy: str = "give another data set") -> None:
     """Make sure that a set has images to measure on which are not those to train on.
 
     Args:
         source: As for `load`.
+        remedy: What else the user can do, for the message.
 
     Raises:
-        InputError: no validation part, or a folder of class folders that is not divided.
+        InputError: no validation or test part, or a folder of class folders that is not divided.
     """
     location = source.rpartition("=")[2]
     files = _files(location, "validation")
@@ -89,9 +95,9 @@ def check_validation(source: str) -> None:
     _open(location, "validation", files)
     if Path(location).is_dir() and not parts_of(Path(location)):
         raise InputError(
-            f"{location}: is not divided into train and validation, so that the model would be "
-            "measured on what it learned from. Make two folders of these names in it, or leave "
-            "the measurement out with --no-measure."
+            f"{location}: is not divided into train and validation, so that accuracies would be "
+            "measured on images that were learned or tuned on. Make two folders of these names in "
+            f"it, or {remedy}."
         )
 
 
@@ -107,10 +113,12 @@ def _files(location: str, split: str) -> list[Path]:
     if location == "digits" or not Path(location).is_dir():
         return []
     files = parquet_files(Path(location))
-    try:
-        return split_files(files, split)[0] if files else []
-    except InputError:
-        return []  # the folder may hold class folders beside these files
+    for part in INSTEAD.get(split, (split,)):
+        try:
+            return split_files(files, part)[0] if files else []
+        except InputError:
+            continue
+    return []  # the folder may hold class folders beside these files
 
 
 def _open(location: str, split: str, files: list[Path]) -> Dataset:
@@ -125,14 +133,17 @@ def _open(location: str, split: str, files: list[Path]) -> Dataset:
             "train*.parquet and validation*.parquet, or an ImageFolder."
         )
     if not folder.is_dir():
-        return open_hub(location, split)
+        return open_hub(location, kinds=INSTEAD.get(split, (split,)))
     return _open_folder(folder, split)
 
 
 def _open_folder(folder: Path, split: str) -> Dataset:
     """Class folders of a part, or of a folder that is not divided."""
     try:
-        return open_folder(folder, split if parts_of(folder) else None)
+        kinds = set(kinds_of([part.name for part in parts_of(folder)]).values())
+        wanted = INSTEAD.get(split, (split,))
+        part = next((kind for kind in wanted if kind in kinds), split) if kinds else None
+        return open_folder(folder, part)
     except InputError as error:
         raise InputError(
             f"{folder}: neither {split}*.parquet nor one folder per class with images in it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from .parts import EVALUATED, kind_of
 
 
 def open_hub(
-    source: str, split: str | None = None, image: str | None = None, label: str | None = None
+    source: str,
+    split: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    kinds: Sequence[str] | None = None,
 ) -> Dataset:
     """A data set of the hub, downloaded by `datasets`.
 
@@ -25,17 +30,22 @@ def open_hub(
             the first of all.
         image: Column of the images; if None, the first usual name there is.
         label: Column of the labels; if None, the first usual name there is.
+        kinds: With no `split`, the kinds of part to look for in turn, of `parts.WORDS`; there
+            must be one of them.
 
     Raises:
-        InputError: no such data set, no network, or a table without such columns.
+        InputError: no such data set or part, no network, or a table without such columns.
     """
     import datasets
 
     against = ask("dataset", source)
     try:
         with hub_client(cached=against is not None):
-            part = split or _evaluated(datasets.get_dataset_split_names(source))
+            names = [] if split else datasets.get_dataset_split_names(source)
+            part = split or (_of_kinds(source, names, kinds) if kinds else _evaluated(names))
             table = datasets.load_dataset(source, split=part)
+    except InputError:
+        raise
     except Exception as error:  # the libraries raise dozens of types for "not there"
         raise InputError(_why(source, against, error)) from None
     return from_table(source, part, table, image, label)
@@ -57,6 +67,21 @@ def _why(source: str, against: Exception | None, error: Exception) -> str:
 def _evaluated(names: list[str]) -> str:
     found = (n for kind in EVALUATED for n in names if kind_of(n) == kind)
     return next(found, names[0])
+
+
+def _of_kinds(source: str, names: Sequence[str], kinds: Sequence[str]) -> str:
+    """The first part of the first of these kinds.
+
+    Raises:
+        InputError: none of them is there.
+    """
+    found = next((n for kind in kinds for n in names if kind_of(n) == kind), None)
+    if found is None:
+        raise InputError(
+            f"{source}: has no part {' or '.join(kinds)}; its parts are {', '.join(names)}. Give "
+            "a data set that has one."
+        )
+    return found
 
 
 def from_table(

@@ -68,11 +68,13 @@ def denoise_choices(model: Any) -> list[dict[str, Any]]:
     return [{**options, "distance": d} for options in DENOISE for d in DISTANCES_OF_LATENTS]
 
 
-def best_denoise(model: Any, held: Labelled, log: Callable[[str], None]) -> dict[str, Any]:
+def best_denoise(
+    model: Any, held: Labelled, log: Callable[[str], None], seed: int = 0
+) -> dict[str, Any]:
     """Settings of noise-denoise with the best accuracy of two draws on held-out images."""
     choices, accuracy = denoise_choices(model), []
     for options in choices:
-        classifier = NoiseDenoise(model, **options, draws=2).fit(held.classes)
+        classifier = NoiseDenoise(model, **options, draws=2, seed=seed).fit(held.classes)
         best = classifier.scores(list(held.images)).logits.argmax(1)
         accuracy.append(float((best == held.labels).mean()))
         log(f"held-out accuracy of noise-denoise, {options}: {accuracy[-1]:.3f}")
@@ -80,7 +82,7 @@ def best_denoise(model: Any, held: Labelled, log: Callable[[str], None]) -> dict
 
 
 def plan(
-    model: Any, denoise: dict[str, Any], reference: list[np.ndarray]
+    model: Any, denoise: dict[str, Any], reference: list[np.ndarray], seed: int = 0
 ) -> list[tuple[Any, str]]:
     """Every method with its settings in words.
 
@@ -88,6 +90,7 @@ def plan(
         model: A class-conditional backbone.
         denoise: Settings of noise-denoise, of `denoise_choices`.
         reference: Images that latent kNN may take its units from.
+        seed: Of all noise.
     """
     k = min(4, len(model.classes) - 1)
     steps = denoise["steps"]
@@ -95,28 +98,31 @@ def plan(
     shared = {key: value for key, value in denoise.items() if key != "level"}
     distance = f", {denoise['distance']}" if "distance" in denoise else ""
     neighbours: list[tuple[Any, str]] = [
-        (LatentKNN(model), "outlier, k = 2"),
-        (LatentKNN(model, guidance=3.0), "outlier, k = 2, guidance 3"),
+        (LatentKNN(model, seed=seed), "outlier, k = 2"),
+        (LatentKNN(model, guidance=3.0, seed=seed), "outlier, k = 2, guidance 3"),
         (
-            LatentKNN(model, guidance=3.0, k=k, reference=reference),
+            LatentKNN(model, guidance=3.0, k=k, reference=reference, seed=seed),
             f"outlier, k = {k}, guidance 3, {len(reference)} reference images",
         ),
     ]
     if len(model.classes) < 3:  # of two latents neither stands apart
         neighbours = []
     return [
-        (ELBO(model, draws=8), "8 draws"),
-        (ELBO(model, draws=32), "32 draws"),
-        (Likelihood(model, steps=LIKELIHOOD_STEPS), f"{LIKELIHOOD_STEPS} steps, 1 probe"),
+        (ELBO(model, draws=8, seed=seed), "8 draws"),
+        (ELBO(model, draws=32, seed=seed), "32 draws"),
         (
-            Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False),
+            Likelihood(model, steps=LIKELIHOOD_STEPS, seed=seed),
+            f"{LIKELIHOOD_STEPS} steps, 1 probe",
+        ),
+        (
+            Likelihood(model, steps=LIKELIHOOD_STEPS, paired=False, seed=seed),
             f"{LIKELIHOOD_STEPS} steps, unpaired probes",
         ),
         (
-            NoiseDenoise(model, **denoise, draws=4),
+            NoiseDenoise(model, **denoise, draws=4, seed=seed),
             f"level {denoise['level']:g}, {taken}, 4 draws{distance}",
         ),
-        (NoiseDenoiseVote(model, **shared), f"levels 0.3 to 0.7, {taken}{distance}"),
+        (NoiseDenoiseVote(model, **shared, seed=seed), f"levels 0.3 to 0.7, {taken}{distance}"),
         *neighbours,
     ]
 
@@ -128,6 +134,7 @@ def measure_all(
     labelled: Labelled,
     log: Callable[[str], None],
     keep: Keep = lambda name, make: make(),
+    seed: int = 0,
 ) -> list[Line]:
     """A line for each method of `plan`, and one for the other reading of each latent kNN.
 
@@ -138,9 +145,10 @@ def measure_all(
         labelled: Images to measure on.
         log: Called with lines of progress.
         keep: Given a name and what measures it, returns what that returns, now or before.
+        seed: Of all noise.
     """
     lines = []
-    for classifier, settings in plan(model, denoise, list(held.images)):
+    for classifier, settings in plan(model, denoise, list(held.images), seed):
         measured = keep(
             f"{classifier.method} ({settings})", partial(_measure, classifier, settings, labelled)
         )

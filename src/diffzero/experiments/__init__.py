@@ -102,9 +102,12 @@ def make_setting(
     """
     if enlarge is not None and name != "reconstructions":
         raise InputError(f"--enlarge serves the experiment reconstructions; {name} shows none.")
+    from ..data import check_validation
     from ..data import load as load_data
     from ..models.load import load
 
+    if name in ON_TRAIN:  # they choose settings on training images
+        check_validation(data, "give another data set")
     backbone = load(model, device=device)
     images = load_data(data, None, "validation").subset(slice(0, limit))
     train = load_data(data, None) if name in ON_TRAIN else None  # decoding takes a while

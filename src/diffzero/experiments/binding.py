@@ -141,11 +141,13 @@ def _paint(setting: Setting, parts: list[Questions], lines: dict[str, Any], path
         axis.set_yticks(place, names if column == 0 else [])
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(names) - 0.4), xlabel="accuracy")
         axis.grid(axis="y", color="#eeeeee")
-    seen, few = _images(setting, "elbo", False), min(setting.limit, MOST)
+    seen, few = _images(setting, "elbo", False), _images(setting, "weighted", True)
+    few_seen = _images(setting, "weighted", False)
     fig.suptitle(
         f"{setting.model.name} and {setting.clip.name} on scenes: open circles, combinations seen "
         f"in training; full ones, never seen; dotted, chance\nn = {setting.limit} a full circle "
-        f"and {seen} an open one for ELBO and CLIP, {few} for others; 95 % Wilson intervals",
+        f"and {seen} an open one for ELBO and CLIP, {few} and {few_seen} for others; 95 % Wilson "
+        "intervals",
         size=11,
         y=1.0,
     )  # fmt: skip

@@ -29,9 +29,12 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
         return kept.get(name, chosen_on, make)
 
     chosen = once(
-        "settings of noise-denoise", lambda: best_denoise(setting.model, held, lambda line: None)
+        "settings of noise-denoise",
+        lambda: best_denoise(setting.model, held, lambda line: None, setting.seed),
     )
-    lines = measure_all(setting.model, chosen, held, setting.data, lambda line: None, once)
+    lines = measure_all(
+        setting.model, chosen, held, setting.data, lambda line: None, once, setting.seed
+    )
     numbers = draw(setting, path, lines)
     kept.remove()
     return numbers

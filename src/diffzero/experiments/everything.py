@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import DiffzeroError, InputError
-from ..evaluate.config import versions
+from ..evaluate.config import versions, weights_hash
 from ..evaluate.page import template
 from ..evaluate.store import as_sentence, write_json
+from ..models.cards import cards
 from . import (
     EXPERIMENTS,
     ON_ANY,
@@ -25,7 +29,16 @@ from . import (
     reproduce,
 )
 
+KINDS = ("png", "json")  # of the files of a result
 BUDGETS = {"small": 10, "medium": 60, "large": 360}  # images an experiment
+
+
+@cache
+def _weights(model: str) -> str:
+    """The weights of a model in a folder, which may be trained on under the same name."""
+    card = cards().get(model)
+    folder = Path(card.source if card else model).expanduser()
+    return weights_hash(folder) if folder.is_dir() else model
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Everything:
                 log(f"{name}: failed: {failed[name]}")
                 continue
             seconds = round(time.perf_counter() - began, 1)
-            done[name] = wanted | {"seconds": seconds}
+            done[name] = wanted | {"seconds": seconds, "files": self._digest(name)}
             with as_sentence(self.out):
                 write_json(self.out / "done.json", done)
             log(f"{name}: {seconds:.0f} s")
@@ -104,7 +117,16 @@ class Everything:
     def _wanted(self, name: str) -> dict[str, Any]:
         """What must be the same for a result to be this one."""
         same = {k: v for k, v in asdict(self).items() if k not in ("out", "device", "model")}
-        return same | {"model": self.model or default_model(name)}
+        model = self.model or default_model(name)
+        weights = [_weights(m) for m in (model, self.clip)]
+        return same | {"model": model, "weights": weights, "diffzero": __version__}
+
+    def _digest(self, name: str) -> str:
+        """Of a result's files: an experiment run alone may have written others over them."""
+        found = hashlib.blake2b(digest_size=16)
+        for kind in KINDS:
+            found.update((self.out / f"{name}.{kind}").read_bytes())
+        return found.hexdigest()
 
     def _done(self) -> dict[str, Any]:
         path = self.out / "done.json"
@@ -114,9 +136,10 @@ class Everything:
             raise InputError(f"{path}: damaged; remove it to make everything again.") from None
 
     def _there(self, name: str, done: dict[str, Any], wanted: dict[str, Any]) -> bool:
-        files = all((self.out / f"{name}.{kind}").exists() for kind in ("png", "json"))
-        made = {k: v for k, v in done.get(name, {}).items() if k != "seconds"}
-        return files and made == wanted
+        if not all((self.out / f"{name}.{kind}").exists() for kind in KINDS):
+            return False
+        made = {k: v for k, v in done.get(name, {}).items() if k not in ("seconds", "files")}
+        return made == wanted and done[name].get("files") == self._digest(name)
 
     def _page(self, done: dict[str, Any], failed: dict[str, str]) -> str:
         sections = []

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..evaluate.metrics import mcnemar
 from . import Setting, discordant, figure, write
 from .text_table import PLAN, keep, lines_of
@@ -23,9 +24,18 @@ COLOURS = ("#2a7f62", "#3b5b92")
 
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
-    """Accuracy with intervals and evaluations of every method on both models."""
+    """Accuracy with intervals and evaluations of every method on both models.
+
+    Raises:
+        InputError: the model is the one that it is set beside.
+    """
     from ..models.load import load
 
+    if setting.model.name == BESIDE:
+        raise InputError(
+            f"imagen-table sets a model of pixels beside {BESIDE}; got {BESIDE} itself. Give "
+            "another --model, such as tiny-if."
+        )
     plan = {k: v for k, v in PLAN.items() if v[0] != "clip"}
     latent = load(BESIDE, device=str(setting.model.device))
     kept = keep(setting, path.with_suffix(".partial"), setting.model, setting.clip, latent)

@@ -17,6 +17,7 @@ from ..methods.likelihood import Likelihood
 from . import Setting, figure, short, write
 
 STEPS, SHOWN = 12, 12
+KINDS = ("paired", "unpaired")
 
 
 def run(setting: Setting, path: Path) -> dict[str, Any]:
@@ -26,8 +27,8 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
     names = [short(c) for c in model.classes]
     dims = int(np.prod(model.shape))
     result: dict[str, Any] = {"n": n, "steps": STEPS, "probes": 1}
-    fig, axes = figure(12, 0.34 * min(n, SHOWN) + 2.2, ncols=2, sharey=True)
-    for axis, kind in zip(axes, ("paired", "unpaired"), strict=True):
+    shown = {}
+    for kind in KINDS:
         classifier = Likelihood(model, steps=STEPS, paired=kind == "paired", seed=setting.seed)
         scores = classifier.fit(model.classes).scores(list(data.images))
         logits = scores.logits
@@ -44,17 +45,18 @@ def run(setting: Setting, path: Path) -> dict[str, Any]:
             "evals": int(scores.evals[0]),
             "vjps": int(scores.vjps[0]) if scores.vjps is not None else 0,
         }
-        shown = (logits - logits.max(1, keepdims=True))[:SHOWN] / dims
-        image = axis.imshow(
-            shown, aspect="auto", cmap="viridis", vmin=np.median(shown) * 2, vmax=0
-        )
-        for row in range(len(shown)):
-            best = int(shown[row].argmax())
+        shown[kind] = (logits - logits.max(1, keepdims=True))[:SHOWN] / dims
+    low = min(2 * float(np.median(values)) for values in shown.values())
+    fig, axes = figure(12, 0.34 * min(n, SHOWN) + 2.2, ncols=2, sharey=True)
+    for axis, (kind, values) in zip(axes, shown.items(), strict=True):
+        image = axis.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=0)
+        for row, ours in enumerate(values):
+            best = int(ours.argmax())
             hit = best == labels[row]
             axis.text(best, row, "✓" if hit else "✗", ha="center", va="center",
                       color="black" if hit else "#c2410c", fontweight="bold")  # fmt: skip
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-        axis.set_yticks(range(len(shown)), [f"truth: {names[t]}" for t in labels[: len(shown)]])
+        axis.set_yticks(range(len(values)), [f"truth: {names[t]}" for t in labels[: len(values)]])
         axis.tick_params(length=0)
         axis.set_title(f"{kind} probes: {result[kind]['accuracy']}", fontsize=10)
     fig.colorbar(image, ax=axes, label="log p minus the best, nats a dimension", fraction=0.03)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 
@@ -19,12 +20,13 @@ from .cards import Card, card_of_folder, cards
 from .checkpoint import check_folder, family_of_folder, read_parts
 from .clip import ClipBackbone
 from .codec import overflows
-from .family import Parts, check_class, check_flow, family_named, family_of_pipeline
+from .family import Family, Parts, check_class, check_flow, family_named, family_of_pipeline
 from .limits import MOST_SIDE
 from .quiet import quiet
 from .weights import check_filled
 
 DTYPE = one_of("float32", "float16", "bfloat16")
+_COPIES: WeakKeyDictionary[Any, tuple[Any, Callable[[], Any]]] = WeakKeyDictionary()
 
 
 def load(
@@ -74,14 +76,14 @@ def load(
     aside = None if text_device is None else place_of(text_device)
     if isinstance(source, str | Path):
         place = place_of(device)
-        model = _from_name(str(source), place, aside or place, dtype, allow_pickle, names)
+        model = _from_name(str(source), place, aside, dtype, allow_pickle, names)
     elif isinstance(source, Backbone | ClipBackbone):
         model = _as_it_is(source, device, dtype)
-        _refuse(model, "is loaded already", classes=names, text_device=text_device)
+        _refuse(model.name, "is loaded already", classes=names, text_device=text_device)
     else:
         model = _from_pipeline(source, device, aside, dtype, names)
-    if getattr(model, "classes", None) is None:
-        _refuse(model, "reads text, of any words", classes=names)
+    if getattr(model, "classes", None) is None:  # of a family with classes, and not for it
+        _refuse(model.name, "reads text, of any words", classes=names)
     if resolution is None:
         return model
     if not isinstance(model, Backbone):
@@ -105,6 +107,7 @@ def _from_name(
 
         path = fetch_card(card, allow_pickle)
     family = family_of_folder(path)
+    _refuse_unused(family, name, classes, text_place)
     check_folder(path, family, allow_pickle)
     if name not in known:
         card = card_of_folder(path, family.name, name=card.name)
@@ -112,7 +115,7 @@ def _from_name(
         card = replace(card, classes=classes)
     with quiet():
         wanted = named_dtype(dtype or ("float32" if place.type == "cpu" else card.dtype))
-        parts = read_parts(path, family, wanted, place, text_place, allow_pickle)
+        parts = read_parts(path, family, wanted, place, text_place or place, allow_pickle)
         return finished(family.name, parts, card)
 
 
@@ -203,11 +206,21 @@ def _as_it_is(model: Any, device: str, dtype: str | None) -> Any:
     return model
 
 
-def _refuse(model: Any, why: str, **arguments: Any) -> None:
+def _refuse(name: str, why: str, **arguments: Any) -> None:
     """Refuse arguments that would be without effect on this model."""
     for word, value in arguments.items():
         if value is not None:
-            raise InputError(f"{model.name} {why}; leave out {word}, which is {short(value)}.")
+            raise InputError(f"{name} {why}; leave out {word}, which is {short(value)}.")
+
+
+def _refuse_unused(family: Family, name: str, classes: Any, text_place: Any) -> None:
+    """Refuse what no model of the family can use, before its networks are read or moved."""
+    reads = any(part.startswith("text_encoder") for part in family.parts)
+    if reads or family.name == "clip":
+        _refuse(name, "reads text, of any words", classes=classes)
+    if not reads:
+        where = None if text_place is None else str(text_place)
+        _refuse(name, "has no text encoder of its own", text_device=where)
 
 
 def _from_pipeline(
@@ -226,6 +239,7 @@ def _from_pipeline(
         )
     name = source.config.get("_name_or_path") or "pipeline"
     family = family_of_pipeline(type(source).__name__, name)
+    _refuse_unused(family, name, classes, text_place)
     parts: Parts = {"pipeline": dict(source.config) | {"_class_name": type(source).__name__}}
     parts["pipeline"] |= {"labels": getattr(source, "labels", None)}  # DiT's, not in its config
     for part in family.parts:
@@ -253,10 +267,23 @@ def _from_pipeline(
             _move(parts[part], there, None if dtype is None else named_dtype(dtype))
     for part in family.weighted:
         if part in ("vae", "vqvae") and part in parts and overflows(parts[part]):
-            # A copy, since the pipeline gives its own latents of its own precision.
-            parts[part] = deepcopy(parts[part])
+            parts[part] = _copied(parts[part])
     card = Card(name=name, family=family.name, source=name, classes=classes)
     return finished(family.name, parts, card)
+
+
+def _copied(vae: Any) -> Any:
+    """A copy of a pipeline's autoencoder, which gives its own latents of its own precision.
+
+    The models of one pipeline share it as long as its weights stay as they are.
+    """
+    state = tuple((w.data_ptr(), w._version, w.device, w.dtype) for w in vae.parameters())
+    before, copy = _COPIES.get(vae, (None, lambda: None))
+    kept = copy() if before == state else None
+    if kept is None:
+        kept = deepcopy(vae)
+        _COPIES[vae] = state, ref(kept)
+    return kept
 
 
 def _move(network: Any, place: Any, dtype: Any) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-__all__ = ["recipes"]
+from .presets import preset_of
+
+__all__ = ["preset_of", "recipes"]
 
 
 def recipes() -> dict[str, Callable[..., None]]:

@@ -36,12 +36,13 @@ from ..data import all_captions, held_out
 from ..models.clip import as_vectors
 from . import loop, reading, tokenizer
 from .captions import Captions, jitter, mirrored, mix
+from .presets import preset_of
 from .stable_diffusion import (
+    PRESETS,
     READ_SHARE,
     SIZE,
     WINDOW,
     Preset,
-    preset_for,
     start_from,
     text_config,
 )
@@ -82,10 +83,10 @@ def train(
     log: Callable[[str], None] = print,
 ) -> None:
     """Train and save the model under `out`; run again to resume. See `stable_diffusion.train`."""
-    size = preset_for(device, preset)
+    size = PRESETS[preset_of(device, preset)]
     torch.manual_seed(seed)
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
-    tokens = tokenizer.build(all_captions(sets), out, WINDOW)
+    tokens = tokenizer.build(all_captions(sets), out, WINDOW, loop.has_begun(out))
     model = build_model(tokens)
     config: Any = model.text_model.config
     if init is not None:

@@ -25,6 +25,7 @@ from ..errors import InputError
 from . import loop, parallel
 from .captions import jitter, mirrored
 from .compiled import Compiled
+from .presets import preset_of
 from .stable_diffusion import start_from
 
 
@@ -132,12 +133,9 @@ def train(
     Raises:
         InputError: more than one data set, an unknown preset, weights that do not fit.
     """
-    name = preset or ("cpu" if torch.device(device).type == "cpu" else "gpu")
-    if name not in PRESETS[recipe]:
-        raise InputError(f"preset must be one of {', '.join(PRESETS[recipe])}; got {name!r}.")
+    size = PRESETS[recipe][preset_of(device, preset)]
     if len(sources) != 1:
         raise InputError(f"{recipe} learns from one data set; got {len(sources)}.")
-    size = PRESETS[recipe][name]
     torch.manual_seed(seed)
     labelled = held_out(data.load(sources[0], size.side))[0]
     network = build_network(size, len(labelled.classes))

@@ -21,7 +21,7 @@ from ..methods.noise_denoise import NoiseDenoise
 from ..models.load import load
 from ..scoring.samplers import denoise
 from ..temperature import temperature_entry
-from . import ldm, parallel
+from . import card_facts, ldm, parallel
 from .ddpm import PRESETS
 
 RECIPES = (*PRESETS, "cifar10-ldm")
@@ -35,10 +35,12 @@ def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, A
     card: dict[str, Any] = {
         "family": "ldm" if latent else "ddpm",
         "resolution": ldm.SIDE if latent else PRESETS[recipe]["cpu"].side,
-        "licence": "Apache-2.0",
         "template": "{}",
         "classes": sets[0].classes,
     }
+    licence = card_facts.licence([sets[0].name])
+    if licence is not None:
+        card["licence"] = licence
     if not latent:
         card["grey_step"] = PRESETS[recipe]["cpu"].grey_step
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
@@ -53,6 +55,7 @@ def write_card(
     minutes: float,
     seed: int,
     limit: int,
+    device: str = "cpu",
     log: Callable[[str], None] = print,
     more: str = "",
     fit_images: int = 120,
@@ -66,6 +69,7 @@ def write_card(
         minutes: Budget of training, for the card.
         seed: Of training, for the card.
         limit: Validation images to measure on.
+        device: What it was trained on and is measured on, `cpu` or `cuda`.
         log: Called with lines of progress.
         more: Further options of the training command, for the card.
         fit_images: Held-out training images that settings and temperatures are chosen on.
@@ -73,11 +77,11 @@ def write_card(
     train = data.load(sources[0], None)
     held = held_out(train)[1].subset(slice(-fit_images, None))
     card = begin_card(recipe, out, [train])
-    model = load(out)
+    model = load(out, device=device)
     chosen = best_denoise(model, held, log)
     card["temperatures"] = _temperatures(model, chosen, held, log)
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
-    model = load(out)
+    model = load(out, device=device)
     test = data.load(sources[0], None, "validation").subset(slice(0, limit))
     lines = measure_all(model, chosen, held, test, log)
     card["accuracy"] = [
@@ -95,10 +99,12 @@ def write_card(
         target={"epsilon": "the noise", "v_prediction": "v"}[model.denoiser.parametrisation],
         side=card["resolution"],
         used=len(held_out(train)[0].labels),
-        where="scikit-learn's digits, BSD-3" if digits else f"{train.name}, no terms stated",
+        where=f"{train.name}; {card_facts.terms([train.name])}",
         flag="" if digits else f" --data {train.name}=PATH",
-        limits=_limits(digits),
-        threads=torch.get_num_threads(),
+        limits=_limits(digits, card_facts.place(device)),
+        licence=card_facts.licence_line([train.name]),
+        trained_on=card_facts.places(device),
+        measured_on=card_facts.place(device),
         **{"lines": lines, "fit_images": len(held.labels), "minutes": minutes, "seed": seed},
         more=more,
     )
@@ -152,10 +158,10 @@ def sample_sheet(model: Any, path: Path, columns: int = 10, steps: int = 50) -> 
     plt.close(figure)
 
 
-def _limits(digits: bool) -> str:
+def _limits(digits: bool, place: str) -> str:
     if digits:
         return "it knows ten handwritten digits of 8x8 pixels; it is the model of the test suite."
     return (
-        "it was trained on two CPU cores: its numbers are far below those of a network trained\n"
-        "  on a GPU."
+        f"it is small and learned for minutes on {place}: its numbers are far below those\n"
+        "  of a network of the literature."
     )

@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 from .. import data
 from ..data import all_captions, held_out
-from ..errors import InputError
 from ..models.deepfloyd import WINDOW
 from . import loop, tokenizer
 from .captions import Captions, jitter, mix, pick
 from .compiled import Compiled
+from .presets import preset_of
 from .stable_diffusion import start_from
 
 DROPOUT = 0.1  # of captions
@@ -76,18 +76,6 @@ PRESETS = {
     "cpu": Preset(16, (32, 64, 96), 1, 64, width=96, layers=2, batch=64, fast=False),
     "gpu": Preset(32, (64, 96, 112), 2, 128, width=160, layers=3, batch=512, fast=True),
 }
-
-
-def preset_for(device: str, preset: str | None) -> Preset:
-    """The named preset, or the one made for the device.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    name = preset or ("cpu" if torch.device(device).type == "cpu" else "gpu")
-    if name not in PRESETS:
-        raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}.")
-    return PRESETS[name]
 
 
 def components(tokens: Any, preset: Preset) -> dict[str, Any]:
@@ -177,7 +165,7 @@ def train(
     Raises:
         InputError: an unknown preset, data that cannot be read, weights that do not fit.
     """
-    size = preset_for(device, preset)
+    size = PRESETS[preset_of(device, preset)]
     torch.manual_seed(seed)
     sets = [lowered(held_out(data.load(s, size.side))[0]) for s in sources]
     tokens = tokenizer.build_t5(all_captions(sets), out / "tokenizer", WINDOW)

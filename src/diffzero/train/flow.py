@@ -43,13 +43,13 @@ from .. import data
 from ..data import all_captions, held_out
 from . import loop, tokenizer
 from .captions import Captions, jitter
+from .presets import preset_of
 from .stable_diffusion import (
     CONTRAST_WEIGHT,
     DROPOUT,
     adopt,
     contrast_loss,
     parts_of,
-    preset_for,
     rows_of_words,
 )
 
@@ -231,12 +231,12 @@ def train(
     """
     from ..models.load import load
 
-    preset_for(device, preset)
+    batch = BATCH[preset_of(device, preset)]
     torch.manual_seed(seed)
     sets = [with_contrasts(held_out(data.load(s, SIZE))[0]) for s in sources]
     texts = all_captions(sets)
     tokens = [
-        tokenizer.build(texts, out / "tokenizer", WINDOW),
+        tokenizer.build(texts, out / "tokenizer", WINDOW, loop.has_begun(out)),
         tokenizer.build_t5(texts, out / "tokenizer_3", WINDOW),
     ]
     old = parts_of(load(init or "tiny-sd", device="cpu", dtype="float32"))
@@ -253,7 +253,6 @@ def train(
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     measure(vae, pixels, log)
-    batch = BATCH[preset or ("cpu" if torch.device(device).type == "cpu" else "gpu")]
     loss = flow_loss(network, vae, pixels, sets, Captions(sets, tokens[0]), tokens[1], batch)
     fit = loop.fit(
         network, loss, out / ".train" / "flow.pt", minutes, seed=seed, log=log,

@@ -54,6 +54,7 @@ from . import loop, parallel
 from .compiled import Compiled
 from .convolutions import faster_convolutions
 from .photographs import encoded, moved, to_input, vary
+from .presets import preset_of
 from .stable_diffusion import start_from
 
 SIDE, CHANNELS = 32, 8
@@ -265,12 +266,9 @@ def train(
     Raises:
         InputError: more than one data set, an unknown preset, weights that do not fit.
     """
-    name = preset or ("cpu" if torch.device(device).type == "cpu" else "gpu")
-    if name not in PRESETS:
-        raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}.")
+    size = PRESETS[preset_of(device, preset)]
     if len(sources) != 1:
         raise InputError(f"cifar10-ldm learns from one data set; got {len(sources)}.")
-    size = PRESETS[name]
     torch.manual_seed(seed)
     labelled = held_out(data.load(sources[0], SIDE))[0]
     pixels = torch.from_numpy(labelled.images).permute(0, 3, 1, 2).contiguous()
@@ -279,7 +277,8 @@ def train(
         start_from(nets, init)
     vae, unet = (n.to(device, memory_format=torch.channels_last) for n in nets.values())
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
-    encode(vae, pixels, out / ".train", CODEC_SHARE * minutes, device, size, seed, log)
+    most = CODEC_SHARE * minutes
+    spent = encode(vae, pixels, out / ".train", most, device, size, seed, log)
     latents = varied(vae, pixels, device, size, seed)
     labels = torch.from_numpy(labelled.labels).repeat(len(latents) // len(pixels))
     with faster_convolutions(unet):
@@ -287,7 +286,7 @@ def train(
             unet,
             denoising_loss(unet, latents, labels, len(labelled.classes), device, size),
             out / ".train" / "unet.pt",
-            (1 - CODEC_SHARE) * minutes,
+            minutes - spent,
             seed=seed + 1, log=log, lr=RATE, ema_decay=0.9995, muon="block", warmup=100, level=0.4,
         )  # fmt: skip
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
@@ -297,8 +296,12 @@ def train(
 def encode(
     vae: Any, pixels: Tensor, states: Path, minutes: float, device: str, preset: Preset, seed: int,
     log: Callable[[str], None],
-) -> None:  # fmt: skip
-    """The first stage: train `vae` in place, and bring its latents to mean 0."""
+) -> float:  # fmt: skip
+    """The first stage: train `vae` in place, and bring its latents to mean 0.
+
+    Returns:
+        The minutes that it has taken in all.
+    """
     done = (states / "unet.pt").exists()  # a U-Net that has begun knows these latents
     result = loop.fit(
         vae, codec_loss(vae, pixels, device, preset), states / "vae.pt", 0 if done else minutes,
@@ -307,6 +310,7 @@ def encode(
     log(f"{result['steps']:.0f} steps of the autoencoder, loss {result['loss']:.4f}")
     vae.requires_grad_(False)
     centre(vae, pixels, device, preset)
+    return result["seconds"] / 60
 
 
 def varied(vae: Any, pixels: Tensor, device: str, preset: Preset, seed: int) -> Tensor:

@@ -10,8 +10,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,39 @@ class Ema:
         self.module.load_state_dict(self.shadow)
 
 
+def has_begun(out: Path) -> bool:
+    """Whether anything was trained in a folder, and not only set up."""
+    return any((out / ".train").glob("*.pt"))
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other processes from training in the same folder meanwhile.
+
+    Args:
+        out: The folder of the model, made if missing.
+
+    Raises:
+        InputError: another process trains there.
+    """
+    from filelock import FileLock, Timeout
+
+    states = out / ".train"
+    states.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(states / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{out}: another process is training in this folder. Wait for it, or give another "
+            "--out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
     """Keep what a training was started with; resuming with something else would mix two models.
 
@@ -87,7 +120,7 @@ def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
         InputError: training in this folder was started with others.
     """
     path = out / ".train" / "started.json"
-    if path.exists() and any(path.parent.glob("*.pt")):  # else nothing was trained
+    if path.exists() and has_begun(out):
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
@@ -342,19 +375,24 @@ class _Run:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        torch.save(
-            {
-                "module": self.module.state_dict(),
-                "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
-                "ema": self.ema.shadow,
-                "ema_n": self.ema.n,
-                "generator": self.generator.get_state(),
-                "step": self.step,
-                "elapsed": self.elapsed,
-                "smooth": self.smooth,
-            },
-            partial,
-        )
+        state = {
+            "module": self.module.state_dict(),
+            "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
+            "ema": self.ema.shadow,
+            "ema_n": self.ema.n,
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "smooth": self.smooth,
+        }
+        try:
+            with partial.open("wb") as file:  # given a path torch would not tell a full disk
+                torch.save(state, file)
+        except BaseException as error:
+            partial.unlink(missing_ok=True)
+            if isinstance(error.__context__, OSError) and not isinstance(error, OSError):
+                raise error.__context__ from None
+            raise
         partial.replace(path)
 
 

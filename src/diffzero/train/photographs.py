@@ -51,13 +51,13 @@ from ..errors import InputError
 from . import loop, tokenizer
 from .captions import Captions, mirrored, pick
 from .flow import with_contrasts
+from .presets import preset_of
 from .stable_diffusion import (
     CONTRAST_STEPS,
     Preset,
     components,
     denoising_loss,
     noise_scheduler,
-    preset_for,
     save,
     start_from,
 )
@@ -203,8 +203,7 @@ def train(
         InputError: an unknown preset, data that cannot be read, images without classes, weights
             that do not fit.
     """
-    preset_for(device, preset)
-    size = PRESETS[preset or ("cpu" if torch.device(device).type == "cpu" else "gpu")]
+    size = PRESETS[preset_of(device, preset)]
     torch.manual_seed(seed)
     sets = [with_contrasts(held_out(data.load(s, SIZE))[0]) for s in sources]
     for labelled in sets:
@@ -213,7 +212,7 @@ def train(
                 f"{labelled.name}: its images have captions and no classes, which this recipe's "
                 "autoencoder is told. Give data of classes, or train tiny-sd."
             )
-    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
+    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW, loop.has_begun(out))
     nets: dict[str, Any] = dict(components(tokens, size, WINDOW))
     if init is not None:
         start_from(nets, init, tokens)
@@ -221,7 +220,8 @@ def train(
     log("  ".join(f"{k} {sum(p.numel() for p in m.parameters()):,}" for k, m in nets.items()))
     pixels = [torch.from_numpy(s.images).permute(0, 3, 1, 2) for s in sets]
     vae, states = nets["vae"], out / ".train"
-    see(vae, pixels, sets, states / "vae.pt", CODEC_SHARE * minutes, device, size, seed, log)
+    most = CODEC_SHARE * minutes
+    spent = see(vae, pixels, sets, states / "vae.pt", most, device, size, seed, log)
 
     latents = [latents_of(vae, p, device, size, seed) for p in pixels]
     scale = 1 / float(torch.cat([z.flatten() for z in latents]).std())
@@ -234,7 +234,7 @@ def train(
         denoiser, latents, sets, Captions(sets, tokens), scale, device, size, CONTRAST_WEIGHT
     )
     result = loop.fit(
-        denoiser, loss, states / "unet.pt", (1 - CODEC_SHARE) * minutes, seed=seed + 1, log=log,
+        denoiser, loss, states / "unet.pt", minutes - spent, seed=seed + 1, log=log,
         lr=RATE, ema_decay=0.995, muon="unet", warmup=50,
     )  # fmt: skip
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")
@@ -251,8 +251,12 @@ def see(
     preset: Preset,
     seed: int,
     log: Callable[[str], None],
-) -> None:
-    """The first stage: train `vae` in place, and freeze it."""
+) -> float:
+    """The first stage: train `vae` in place, and freeze it.
+
+    Returns:
+        The minutes that it has taken in all.
+    """
     vae.to(memory_format=torch.channels_last)
     labels, classes = [], 0
     for labelled in sets:
@@ -268,3 +272,4 @@ def see(
     )  # fmt: skip
     log(f"{result['steps']:.0f} steps of the autoencoder, loss {result['loss']:.4f}")
     vae.requires_grad_(False)
+    return result["seconds"] / 60

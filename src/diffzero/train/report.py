@@ -29,7 +29,7 @@ from ..methods.weighted import Weighted
 from ..models.backbone import Backbone
 from ..models.load import load
 from ..temperature import temperature_entry
-from . import flow
+from . import card_facts, flow
 from .tokenizer import split_words
 
 DRAWS = (1, 2, 4, 8, 16, 32)
@@ -77,10 +77,12 @@ def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, A
     """Write what a model is not used without into `card.yaml`: family, prompt, words, window."""
     card: dict[str, Any] = {
         "family": FAMILIES[recipe],
-        "licence": "Apache-2.0",
         "template": "a photo of a {}",
         "vocabulary": sorted({w for c in all_captions(sets) for w in split_words(c)}),
     }
+    licence = card_facts.licence([s.name for s in sets])
+    if licence is not None:
+        card["licence"] = licence
     if recipe == "tiny-flow":  # its network reads T5's padding: 256 tokens would be another model
         card["window"] = flow.WINDOW
     (out / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
@@ -95,6 +97,7 @@ def write_card(
     minutes: float,
     seed: int,
     limit: int,
+    device: str = "cpu",
     log: Callable[[str], None] = print,
     more: str = "",
 ) -> None:
@@ -107,12 +110,13 @@ def write_card(
         minutes: Budget of training, for the card.
         seed: Of training, for the card.
         limit: Validation images to measure on, of each set.
+        device: What it was trained on and is measured on, `cpu` or `cuda`.
         log: Called with lines of progress.
         more: Further options of the training command, for the card.
     """
     sets = [data.load(s, None) for s in sources]
     card = begin_card(recipe, out, sets)
-    model = load(out)
+    model = load(out, device=device)
     diffusion = isinstance(model, Backbone)
     side = model.image_size if diffusion else model.processor.crop_size["height"]
     card["resolution"] = side
@@ -138,7 +142,7 @@ def write_card(
         prompts = {c: card["template"].format(c) for s in named for c in s.classes}
         if len(named) < len(sets):
             prompts |= {text: text for text in SHEET_SCENES}
-        sample_sheet(out, prompts)
+        sample_sheet(out, prompts, device=device)
     options = f"--minutes {minutes:g} --seed {seed}{more} --out DIR"
     text = template("card.md.j2", Path(__file__).parent, escape=False).render(
         recipe=recipe,
@@ -147,7 +151,9 @@ def write_card(
         measured=measured,
         fitted=", ".join(f"{d}: {t:g}" for d, t in fitted.items()),
         minutes=minutes,
-        threads=torch.get_num_threads(),
+        licence=card_facts.licence_line([s.name for s in sets]),
+        trained_on=card_facts.places(device),
+        measured_on=card_facts.place(device),
         drawn=method == "elbo" and bool(named),
     )
     (out / "README.md").write_text(text, encoding="utf-8")
@@ -281,13 +287,16 @@ def _measure_tasks(
     return lines
 
 
-def sample_sheet(folder: Path, prompts: dict[str, str], guidance: float = 3.0) -> None:
+def sample_sheet(
+    folder: Path, prompts: dict[str, str], guidance: float = 3.0, device: str = "cpu"
+) -> None:
     """Eight samples of every prompt, drawn by diffusers' own pipeline, as `samples.png`.
 
     Args:
         folder: Of the pipeline; the picture goes there.
         prompts: By what stands beside their samples.
         guidance: Of the sampler.
+        device: For the networks; the noise is drawn on the CPU.
     """
     import matplotlib
 
@@ -299,6 +308,7 @@ def sample_sheet(folder: Path, prompts: dict[str, str], guidance: float = 3.0) -
 
     with quiet():
         pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     own = getattr(pipeline, "unet", None) or pipeline.transformer
     side = own.config.sample_size * getattr(pipeline, "vae_scale_factor", 1)
@@ -362,8 +372,7 @@ def _facts(sources: list[str], sets: list[data.Labelled], side: int, command: st
     counts = ", ".join(f"{len(held_out(s)[0].labels):,} images of {s.name}" for s in sets)
     texts = (
         f"* **Data**: {counts}, brought to {side} pixels; captions from `data/captions.yaml` "
-        "or the images' own. Fashion-MNIST is MIT-licensed, scikit-learn's digits are BSD-3; "
-        "CIFAR's authors state no terms.",
+        f"or the images' own. Terms: {card_facts.terms([s.name for s in sets])}.",
         f"* **Command**: `{command.format(flags)}`",
     )
     return "\n".join(

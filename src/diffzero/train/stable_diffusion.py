@@ -74,6 +74,7 @@ from ..models.denoiser import FlowNetwork
 from . import loop, reading, tokenizer
 from .captions import Captions, jitter, mix, pick
 from .compiled import Compiled
+from .presets import preset_of
 
 SIZE, WINDOW, HIDDEN = 32, 32, 128
 VAE_SHARE, READ_SHARE, KEPT_SHARE = 0.14, 0.14, 0.36  # of the minutes
@@ -122,18 +123,6 @@ PRESETS = {
     # 7.9 M weights, 16 MB in fp16. Sized for CIFAR-10, CIFAR-100 and Fashion-MNIST together.
     "gpu": Preset(vae=(64, 96, 128), unet=(96, 128), vae_batch=512, batch=1024, fast=True),
 }
-
-
-def preset_for(device: str, preset: str | None) -> Preset:
-    """The named preset, or the one made for the device.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    name = preset or ("cpu" if torch.device(device).type == "cpu" else "gpu")
-    if name not in PRESETS:
-        raise InputError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}.")
-    return PRESETS[name]
 
 
 def components(
@@ -228,10 +217,10 @@ def train(
     Raises:
         InputError: an unknown preset, data that cannot be read, weights that do not fit.
     """
-    size = preset_for(device, preset)
+    size = PRESETS[preset_of(device, preset)]
     torch.manual_seed(seed)
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
-    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW)
+    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW, loop.has_begun(out))
     nets = components(tokens, size)
     scale, text = None, nets["text_encoder"]
     if init is not None:

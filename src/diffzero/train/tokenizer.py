@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 
-def build(captions: list[str], folder: Path, max_length: int) -> Any:
+def build(captions: list[str], folder: Path, max_length: int, keep: bool = False) -> Any:
     """Learn merges from `captions`, save the tokenizer under `folder`, and return it.
 
-    One that is there and has every word of the captions is returned as it is.
+    One that is there is returned as it is if it has every word of the captions, or if weights know
+    it: merges differ from one learning to the next.
 
     Args:
         captions: The training captions.
         folder: Where `vocab.json` and `merges.txt` go.
         max_length: Window of the text encoder, in tokens.
+        keep: Whether weights have begun to learn with the one that is there.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
@@ -27,9 +29,9 @@ def build(captions: list[str], folder: Path, max_length: int) -> Any:
     # CLIP splits at spaces before it merges, so the merges are learned on single words.
     words = sorted({w for c in captions for w in split_words(c)})
     saved = folder / "tokenizer.json"
-    if saved.exists():  # merges differ from one learning to the next, and weights know the first
+    if saved.exists():
         clip = CLIPTokenizer.from_pretrained(folder, model_max_length=max_length)
-        if all(len(clip.tokenize(word)) == 1 for word in words):
+        if keep or all(len(clip.tokenize(word)) == 1 for word in words):
             return clip
         saved.unlink()  # it would win over the new words
     start, end, suffix = "<|startoftext|>", "<|endoftext|>", "</w>"
