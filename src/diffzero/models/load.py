@@ -277,7 +277,10 @@ def _copied(vae: Any) -> Any:
 
     The models of one pipeline share it as long as its weights stay as they are.
     """
-    state = tuple((w.data_ptr(), w._version, w.device, w.dtype) for w in vae.parameters())
+    state = [
+        (w.data_ptr(), None if w.is_inference() else w._version, w.device, w.dtype)
+        for w in vae.parameters()
+    ]
     before, copy = _COPIES.get(vae, (None, lambda: None))
     kept = copy() if before == state else None
     if kept is None:
