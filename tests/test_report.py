@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,13 @@ def test_every_experiment_gets_the_images_it_needs(monkeypatch, tmp_path):
     with pytest.raises(DiffzeroError, match="experiments failed"):
         Everything(None, "tiny-clip", "digits=digits", tmp_path, "small", 0, "cpu").run(str)
     assert {name for name, train in given.items() if train} == ON_TRAIN and len(given) > 10
+
+
+def test_weights_that_a_result_hangs_on_are_known(tmp_path):
+    made = Everything(None, "tiny-clip", "digits=digits", tmp_path, "small", 0, "cpu")
+    assert len(made._wanted("imagen-table")["weights"]) == len(made._wanted("knn")["weights"]) + 1
+    for odd in ("~nobody/m", "x" * 5000):
+        assert replace(made, model=odd)._wanted("knn")["weights"][0] == odd
 
 
 def test_one_failure_does_not_stop_everything(two, monkeypatch, capsys, tmp_path):

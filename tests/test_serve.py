@@ -95,6 +95,8 @@ def test_the_words_choose_the_model():
         ({"words": "a,b", "method": "textual-inversion"}, "method must be one of race"),
         ({"words": "a,b", "draws": "1e9"}, "draws must be a whole number"),
         ({"words": "a,b", "draws": "²"}, "draws must be a whole number"),
+        ({"words": "a,b", "template": "a photo of"}, "holds one {} where the label goes"),
+        ({"words": "a,b", "method": "cross-attention", "template": "short"}, "holds one {}"),
         ({"words": "a,b", "seed": "-1"}, "seed must be a whole number"),
     ],
 )

@@ -179,6 +179,14 @@ def test_card_ends_a_recipe_with_measured_numbers(trained, monkeypatch):
     assert "diffzero train tiny-clip" in text and "of 10" in text
 
 
+def test_a_sheet_of_one_class_is_drawn(trained, monkeypatch):
+    from diffzero.train import report
+
+    monkeypatch.setattr(report, "SHEET_STEPS", 1)
+    report.sample_sheet(trained / "sd", {"one": "digit one"})
+    assert (trained / "sd" / "samples.png").stat().st_size > 1000
+
+
 def test_the_contrast_is_the_posterior_of_two_captions():
     """On Gaussian errors in closed form: softplus of half the difference, over half of D."""
     generator = torch.Generator().manual_seed(0)
@@ -342,6 +350,9 @@ def test_training_is_resumed_with_what_it_was_started_with(tmp_path):
     loop.claim(tmp_path, facts)
     with pytest.raises(dz.InputError, match="started with init None, not 'tiny-sd'"):
         loop.claim(tmp_path, {**facts, "init": "tiny-sd"})
+    started = tmp_path / ".train" / "started.json"
+    started.write_text('{"recipe": "tiny-sd", "init": null, "preset": null}')
+    loop.claim(tmp_path, {**facts, "preset": "cpu"})  # an older version wrote none
 
 
 def test_a_model_trained_on_keeps_its_latents(trained, scenes, tmp_path):
@@ -448,17 +459,68 @@ def test_without_a_validation_part_the_test_part_is_measured_on(tmp_path):
     assert (data.load(str(tmp_path), 8, "validation").images == 20).all()
 
 
-def test_tables_without_a_validation_part_are_measured_on_their_test_part(tmp_path):
+def pictures(folder, grey, *names):
+    from PIL import Image
+
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8, 3), grey, np.uint8)).save(folder / name / "a.png")
+
+
+def table(path, grey, label):
     import datasets
     from PIL import Image
 
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    rows = {"image": [Image.new("RGB", (8, 8), (grey,) * 3)], "label": [label]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(path))
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        (("unknown",), "part test has the class 'unknown', which the training part has not"),
+        (("cat",), "part test has one class alone, 'cat'"),
+    ],
+)
+def test_a_part_without_the_classes_is_refused_before_the_work(tmp_path, test, said):
+    pictures(tmp_path / "train", 1, "cat", "dog")
+    pictures(tmp_path / "test", 2, *test)
+    with pytest.raises(dz.InputError, match=said):
+        data.check_validation(str(tmp_path))
+
+
+def test_a_part_without_labels_is_refused_before_the_work(tmp_path):
+    table(tmp_path / "train-0.parquet", 1, "cat")
+    table(tmp_path / "test-0.parquet", 2, None)
+    with pytest.raises(dz.InputError, match="part test has none that can be used .*no label"):
+        data.check_validation(str(tmp_path))
+
+
+def test_validation_folders_come_before_test_files(tmp_path):
+    pictures(tmp_path / "train", 1, "cat", "dog")
+    pictures(tmp_path / "validation", 2, "cat", "dog")
+    table(tmp_path / "test.parquet", 3, "cat")
+    assert (data.load(str(tmp_path), 8, "validation").images == 2).all()
+    shutil.rmtree(tmp_path / "validation")
+    assert (data.load(str(tmp_path), 8, "validation").images == 3).all()
+    (tmp_path / "test.parquet").rename(tmp_path / "testimonials.parquet")
+    with pytest.raises(dz.InputError, match="neither validation"):
+        data.load(str(tmp_path), 8, "validation")
+
+
+def test_a_training_part_is_known_by_its_twin(tmp_path):
+    pictures(tmp_path / "flowers_train", 1, "cat", "dog")
+    pictures(tmp_path, 2, "flowers_test")  # without class folders
+    assert len(data.load(str(tmp_path), 8).labels) == 2
+
+
+def test_tables_without_a_validation_part_are_measured_on_their_test_part(tmp_path):
     from diffzero.data.hub import _of_kinds
 
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     for part, grey in (("train", 1), ("test", 2)):
-        rows = {"image": [Image.new("RGB", (8, 8), (grey,) * 3)], "label": ["cat"]}
-        table = datasets.Dataset.from_dict(rows, features=features)
-        table.to_parquet(str(tmp_path / f"{part}-0.parquet"))
+        for label in ("cat", "dog"):
+            table(tmp_path / f"{part}-{label}.parquet", grey, label)
     data.check_validation(str(tmp_path))
     assert (data.load(str(tmp_path), None, "validation").images[0] == 2).all()
     names = ["unsupervised", "train", "test"]
@@ -471,6 +533,13 @@ def test_a_tokenizer_that_weights_know_is_kept(tmp_path):
     first = tokenizer.build(["a sneaker"], tmp_path, 16)
     kept = tokenizer.build(["a zebra"], tmp_path, 16, keep=True)
     assert kept.get_vocab() == first.get_vocab()
+    first = tokenizer.build_t5(["a sneaker"], tmp_path / "t5", 16)
+    kept = tokenizer.build_t5(["a zebra"], tmp_path / "t5", 16, keep=True)
+    assert kept.get_vocab() == first.get_vocab() and kept("zebra") == first("zebra")
+    assert not loop.has_begun(tmp_path, "text")
+    (tmp_path / ".train").mkdir()
+    (tmp_path / ".train" / "vae.pt").touch()
+    assert loop.has_begun(tmp_path) and not loop.has_begun(tmp_path, "text", "unet")
 
 
 def test_a_folder_is_trained_in_by_one_process(tmp_path):
@@ -531,3 +600,5 @@ def test_cards_say_where_and_under_which_terms(tmp_path):
     own = data.Labelled("pets", np.zeros((2, 8, 8, 3), np.uint8), np.arange(2), ["a"], [["a"]])
     report.begin_card("tiny-sd", tmp_path, [own])
     assert "licence" not in yaml.safe_load((tmp_path / "card.yaml").read_text())
+    assert card_facts.licence(["digits"]) == card_facts.licence(["digits"], "tiny-sd")
+    assert card_facts.licence(["digits"], str(tmp_path)) is None  # learned from other data first

@@ -132,3 +132,7 @@ def test_more_minutes_go_to_the_last_stage(small, tmp_path, monkeypatch):
     # 3.6 seconds less the quarter of the first 1.2 that the autoencoder had.
     seconds = float(told[-1].split(" in ")[1].split()[0])
     assert seconds == pytest.approx(3.3, abs=0.51)
+    # One long step of the autoencoder does not take the U-Net's share.
+    monkeypatch.setattr(loop, "time", Clock(3.0))
+    ldm.train([source], tmp_path / "slow", 0.04, log=told.append)
+    assert told[-1].startswith("1 steps in 3 s")

@@ -62,7 +62,7 @@ class Ask:
             InputError: a field that does not fit, named.
         """
         from ..data import split_labels
-        from ..prompts import check_labels
+        from ..prompts import check_labels, check_templates
 
         typed = fields.get("words", "")
         lines = [line.strip().rstrip(",;\uff0c").strip() for line in typed.splitlines()]
@@ -71,13 +71,16 @@ class Ask:
             raise InputError(f"The page takes up to {MOST_WORDS} words; got {len(words)}.")
         if explain and len(words) != 2:
             raise InputError(f"An explanation compares two words; got {len(words)}.")
+        template = fields.get("template", "").strip()[:500] or None
+        if template is not None:
+            check_templates(template, template)
         method = _one_of("method", fields.get("method", METHODS[0]), METHODS)
         proposed, least = DRAWS[method]
         return cls(
             photo, words, _model(fields.get("model", AUTO), words, models), method,
             _whole("draws", fields.get("draws", str(proposed)), least, MOST_DRAWS),
             _whole("seed", fields.get("seed", "0"), 0, 2**32 - 1), explain,
-            fields.get("template", "").strip()[:500] or None,
+            template,
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -85,20 +85,22 @@ class Session:
         from ..data import check_validation
         from ..train import loop, parallel, preset_of, recipes
 
-        with parallel.group(self.device) as device:
-            # By its name: a training begun on a CPU would not fit a GPU's preset.
-            facts = {"preset": preset_of(device, self.preset), "init": init, "seed": self.seed}
-            first = parallel.rank() == 0
-            if first and self.measure:  # before the work, which the card would be lost after
-                for source in sources:
-                    check_validation(source, "leave the measurement out with --no-measure")
-            with loop.alone(out) if first else nullcontext():
+        with ExitStack() as held:
+            with parallel.group(self.device) as device:
+                # By its name: a training begun on a CPU would not fit a GPU's preset.
+                facts = {"preset": preset_of(device, self.preset), "init": init, "seed": self.seed}
+                first = parallel.rank() == 0
+                if first and self.measure:  # before the work, which the card would be lost after
+                    for source in sources:
+                        check_validation(source, "leave the measurement out with --no-measure")
+                if first:
+                    held.enter_context(loop.alone(out))
                 loop.claim(out, {"recipe": recipe, "data": sources, **facts}, write=first)
                 parallel.barrier()
                 log = note if first else lambda line: None
                 recipes()[recipe](sources, out, minutes, device=device, log=log, **facts)
-                if first:
-                    self._card(recipe, sources, out, minutes, init)
+            if first:  # out of the group, which does not wait as long as a card may take
+                self._card(recipe, sources, out, minutes, init)
 
     def _card(
         self, recipe: str, sources: list[str], out: Path, minutes: float, init: str | None
@@ -109,7 +111,7 @@ class Session:
 
         cards = ddpm_card if recipe in ddpm_card.RECIPES else report
         if not self.measure:
-            cards.begin_card(recipe, out, [load(s, 8) for s in sources])
+            cards.begin_card(recipe, out, [load(s, 8) for s in sources], init)
             old = [name for name in ("README.md", "samples.png") if (out / name).exists()]
             if old:
                 note(f"{' and '.join(old)} in {out} tell of the weights before these")
@@ -120,7 +122,7 @@ class Session:
             more += " --no-digits"
         cards.write_card(
             recipe, out, sources, minutes=minutes, seed=self.seed, limit=self.limit,
-            device=self.device, log=note, more=more,
+            device=self.device, init=init, log=note, more=more,
         )  # fmt: skip
 
 

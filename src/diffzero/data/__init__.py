@@ -5,7 +5,7 @@ images are decoded when their turn comes; `load` gives `Labelled`, all images in
 """
 
 from ..words import split_labels
-from .arrays import check_validation, load
+from .arrays import check_validation, load, part_files
 from .dataset import Dataset, Example, decode, parse_subset
 from .digits import digits_split
 from .hub import from_table
@@ -36,6 +36,7 @@ __all__ = [
     "match_names",
     "open_data",
     "parse_subset",
+    "part_files",
     "read_lines",
     "read_names",
     "read_templates",

@@ -18,12 +18,20 @@ from ..errors import InputError
 from ..images import fit_square
 from .dataset import Dataset, decode
 from .digits import open_digits
-from .folders import open_folder, parts_of
+from .folders import listed, open_folder, parts_of
 from .hub import open_hub
 from .labelled import Labelled, caption_words
 from .matching import match_names
 from .names import ClassSet
-from .parquet import ParquetReader, open_parquet, opened_files, parquet_files, places, split_files
+from .parquet import (
+    ParquetReader,
+    kind_of_file,
+    open_parquet,
+    opened_files,
+    parquet_files,
+    places,
+    split_files,
+)
 from .parts import kinds_of
 
 # A set without a validation part is measured on its test part.
@@ -53,10 +61,10 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
     """
     name, _, location = source.rpartition("=")
     name = name or Path(location).name
-    files = _files(location, split)
-    if files and "captions" in opened_files(location, files[:1])[0].schema_arrow.names:
+    files = part_files(location, split)
+    if _captions(location, files):
         return _captioned(name, location, files, size)
-    opened = _open(location, split, files)
+    opened = _open(location, split)
     usable = [e for e in opened.examples if e.problem is None and e.label is not None]
     left = [e.problem for e in opened.examples if e.problem is not None]
     if not usable:
@@ -81,23 +89,43 @@ def load(source: str, size: int | None, split: str = "train") -> Labelled:
 def check_validation(source: str, remedy: str = "give another data set") -> None:
     """Make sure that a set has images to measure on which are not those to train on.
 
+    Sets of captions pass: what is measured of them is scenes alone.
+
     Args:
         source: As for `load`.
         remedy: What else the user can do, for the message.
 
     Raises:
-        InputError: no validation or test part, or a folder of class folders that is not divided.
+        InputError: no validation or test part, one without labels, with one class or with classes
+            that the training part does not have, or a folder that is not divided.
     """
     location = source.rpartition("=")[2]
-    files = _files(location, "validation")
-    if location == "digits" or (files and not Path(location).is_file()):
+    if location == "digits" or _captions(location, part_files(location, "train")):
         return
-    _open(location, "validation", files)
-    if Path(location).is_dir() and not parts_of(Path(location)):
+    opened = _open(location, "validation")
+    if not opened.split and Path(location).is_dir():
         raise InputError(
             f"{location}: is not divided into train and validation, so that accuracies would be "
             "measured on images that were learned or tuned on. Make two folders of these names in "
             f"it, or {remedy}."
+        )
+    known, told = (
+        dict.fromkeys(e.label for e in one.examples if e.problem is None and e.label is not None)
+        for one in (_open(location, "train"), opened)
+    )
+    strange = [label for label in told if label not in known]
+    wrong = None
+    if not told:
+        problem = next((e.problem for e in opened.examples if e.problem), "no image")
+        wrong = f"none that can be used ({problem})"
+    elif strange:
+        wrong = f"the class {strange[0]!r}, which the training part has not"
+    elif len(told) == 1:
+        wrong = f"one class alone, {next(iter(told))!r}"
+    if wrong is not None:
+        raise InputError(
+            f"{location}: its part {opened.split or 'to measure on'} has {wrong}. Give it a part "
+            f"validation with labels, or {remedy}."
         )
 
 
@@ -108,24 +136,50 @@ def dealt(labels: np.ndarray) -> np.ndarray:
     return np.argsort((within + 0.5) / np.repeat(counts, counts), kind="stable")
 
 
-def _files(location: str, split: str) -> list[Path]:
-    """Parquet files of a part of a local folder; none where it holds other data."""
+def part_files(location: str, split: str) -> list[Path]:
+    """Parquet files of a part of a local folder; none where it holds other data.
+
+    Args:
+        location: A folder; anything else has no such files.
+        split: See `load`.
+    """
+    return _part(location, split)[0]
+
+
+def _part(location: str, split: str) -> tuple[list[Path], str | None]:
+    """Parquet files of a part, and the part's name, None where a folder is not divided.
+
+    Of each kind in turn Parquet files are looked for, then class folders.
+    """
     if location == "digits" or not Path(location).is_dir():
-        return []
-    files = parquet_files(Path(location))
-    for part in INSTEAD.get(split, (split,)):
-        try:
-            return split_files(files, part)[0] if files else []
-        except InputError:
-            continue
-    return []  # the folder may hold class folders beside these files
+        return [], split
+    files, folder = parquet_files(Path(location)), Path(location)
+    kinds = kinds_of([f.name for f in listed(folder)[0]])
+    there = {kinds[part.name] for part in parts_of(folder)}
+    for kind in INSTEAD.get(split, (split,)):
+        if kind == split:  # by the beginning of names too
+            try:
+                return split_files(files, kind)[0], kind
+            except (InputError, IndexError):
+                pass
+        elif found := [f for f in files if kind_of_file(f) == kind]:
+            return found, kind
+        if kind in there:
+            return [], kind
+    return [], split if there else None
 
 
-def _open(location: str, split: str, files: list[Path]) -> Dataset:
+def _captions(location: str, files: list[Path]) -> bool:
+    """Whether these Parquet files hold images with captions of their own."""
+    return bool(files) and "captions" in opened_files(location, files[:1])[0].schema_arrow.names
+
+
+def _open(location: str, split: str) -> Dataset:
     if location == "digits":
         return open_digits("train" if split == "train" else "test", [str(d) for d in range(10)])
+    files, part = _part(location, split)
     if files:
-        return open_parquet(location, files, split)
+        return open_parquet(location, files, part or split)
     folder = Path(location)
     if folder.is_file():
         raise InputError(
@@ -134,15 +188,7 @@ def _open(location: str, split: str, files: list[Path]) -> Dataset:
         )
     if not folder.is_dir():
         return open_hub(location, kinds=INSTEAD.get(split, (split,)))
-    return _open_folder(folder, split)
-
-
-def _open_folder(folder: Path, split: str) -> Dataset:
-    """Class folders of a part, or of a folder that is not divided."""
     try:
-        kinds = set(kinds_of([part.name for part in parts_of(folder)]).values())
-        wanted = INSTEAD.get(split, (split,))
-        part = next((kind for kind in wanted if kind in kinds), split) if kinds else None
         return open_folder(folder, part)
     except InputError as error:
         raise InputError(

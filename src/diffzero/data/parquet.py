@@ -129,7 +129,7 @@ def split_files(files: list[Path], split: str | None) -> tuple[list[Path], str]:
     if split:
         found = [f for f in files if f.name.startswith(split)]
         kind = kind_of(split)
-        found = found or [f for f in files if kind is not None and _kind(f) == kind]
+        found = found or [f for f in files if kind is not None and kind_of_file(f) == kind]
         if found:
             return found, split
         raise InputError(
@@ -137,7 +137,7 @@ def split_files(files: list[Path], split: str | None) -> tuple[list[Path], str]:
             f"{', '.join(f.name for f in files[:5])}."
         )
     for kind in EVALUATED:
-        words = [_word(f) for f in files if _kind(f) == kind]
+        words = [_word(f) for f in files if kind_of_file(f) == kind]
         if words:
             word = kind if kind in words else words[0]
             return [f for f in files if _word(f) == word], word
@@ -150,7 +150,7 @@ def _word(file: Path) -> str:
     return found[0] if found else ""
 
 
-def _kind(file: Path) -> str | None:
+def kind_of_file(file: Path) -> str | None:
     """The kind of part that a file is named for: `train-00000-of-00002` is `train`."""
     return kind_of(_word(file))
 

@@ -72,6 +72,9 @@ def write(
     return path
 
 
+COLUMNS = ("image", "task", "candidates", "label", "held_out")
+
+
 @dataclass(frozen=True)
 class Questions:
     """The images of one task, all with or all without held-out combinations.
@@ -107,20 +110,37 @@ def read(folder: Path, split: Split = "validation", limit: int | None = None) ->
     Raises:
         InputError: no such file, or one without candidates.
     """
+    files = sorted(folder.absolute().glob(f"{split}*.parquet"))
+    if not are_scenes(files):
+        raise InputError(
+            f"{folder}: no {split}*.parquet with columns {', '.join(COLUMNS)}; "
+            "make them with diffzero scenes."
+        )
+    return questions(files, limit)
+
+
+def are_scenes(files: Sequence[Path]) -> bool:
+    """Whether these are Parquet files as `write` makes them."""
+    import pyarrow.parquet as pq
+
+    return bool(files) and set(COLUMNS) <= set(pq.read_schema(files[0].absolute()).names)
+
+
+def questions(files: Sequence[Path], limit: int | None = None) -> list[Questions]:
+    """What such files hold, by task, seen combinations before held-out ones.
+
+    Args:
+        files: Parquet files for which `are_scenes`.
+        limit: Images of each task and kind at most.
+    """
     import pyarrow.parquet as pq
     from PIL import Image
 
     from ..images import load_image
 
-    files = sorted(folder.absolute().glob(f"{split}*.parquet"))
-    columns = ["image", "task", "candidates", "label", "held_out"]
-    if not files or not set(columns) <= set(pq.read_schema(files[0]).names):
-        raise InputError(
-            f"{folder}: no {split}*.parquet with columns {', '.join(columns)}; "
-            "make them with diffzero scenes."
-        )
+    tables = [pq.read_table(f.absolute(), columns=list(COLUMNS)) for f in files]
     groups: dict[tuple[str, bool], list[dict]] = {(t, h): [] for t in TASKS for h in (False, True)}
-    for row in (row for f in files for row in pq.read_table(f, columns=columns).to_pylist()):
+    for row in (row for table in tables for row in table.to_pylist()):
         group = groups[row["task"], row["held_out"]]
         if limit is None or len(group) < limit:
             group.append(row)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from . import (
     make_setting,
     reproduce,
 )
+from .imagen_table import BESIDE
 
 KINDS = ("png", "json")  # of the files of a result
 BUDGETS = {"small": 10, "medium": 60, "large": 360}  # images an experiment
@@ -37,8 +39,11 @@ BUDGETS = {"small": 10, "medium": 60, "large": 360}  # images an experiment
 def _weights(model: str) -> str:
     """The weights of a model in a folder, which may be trained on under the same name."""
     card = cards().get(model)
-    folder = Path(card.source if card else model).expanduser()
-    return weights_hash(folder) if folder.is_dir() else model
+    with suppress(OSError, ValueError, RuntimeError):  # no path: loading it will say so
+        folder = Path(card.source if card else model).expanduser()
+        if folder.is_dir():
+            return weights_hash(folder)
+    return model
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ class Everything:
         """What must be the same for a result to be this one."""
         same = {k: v for k, v in asdict(self).items() if k not in ("out", "device", "model")}
         model = self.model or default_model(name)
-        weights = [_weights(m) for m in (model, self.clip)]
+        beside = [BESIDE] if name == "imagen-table" else []
+        weights = [_weights(m) for m in (model, self.clip, *beside)]
         return same | {"model": model, "weights": weights, "diffzero": __version__}
 
     def _digest(self, name: str) -> str:

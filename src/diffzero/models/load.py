@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, ref
+from zlib import crc32
 
 import torch
 
@@ -220,7 +221,7 @@ def _refuse_unused(family: Family, name: str, classes: Any, text_place: Any) -> 
         _refuse(name, "reads text, of any words", classes=classes)
     if not reads:
         where = None if text_place is None else str(text_place)
-        _refuse(name, "has no text encoder of its own", text_device=where)
+        _refuse(name, "has no text encoder that could be elsewhere", text_device=where)
 
 
 def _from_pipeline(
@@ -275,12 +276,14 @@ def _from_pipeline(
 def _copied(vae: Any) -> Any:
     """A copy of a pipeline's autoencoder, which gives its own latents of its own precision.
 
-    The models of one pipeline share it as long as its weights stay as they are.
+    The models of one pipeline share it as long as its weights and its configuration stay as they
+    are, which are compared as such: torch does not count writes through `.data`.
     """
-    state = [
-        (w.data_ptr(), None if w.is_inference() else w._version, w.device, w.dtype)
-        for w in vae.parameters()
-    ]
+    check = 0
+    for weight in vae.state_dict().values():
+        flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        check = crc32(flat.numpy(), check)
+    state = (check, str(vae.device), vae.dtype, repr(sorted(vae.config.items(), key=str)))
     before, copy = _COPIES.get(vae, (None, lambda: None))
     kept = copy() if before == state else None
     if kept is None:

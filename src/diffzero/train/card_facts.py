@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from ..evaluate.config import machine
+from ..models.cards import card_of_folder, cards
 from . import parallel
+
+LICENCE = "Apache-2.0"  # of what diffzero's own recipes make of the sets below
 
 TERMS = {  # of the sets that the bundled models learned from
     "fashion-mnist": "Fashion-MNIST is MIT-licensed",
@@ -25,15 +29,24 @@ def terms(names: Sequence[str]) -> str:
     return "; ".join([*known, *(f"of {name} they are not known here" for name in own)])
 
 
-def licence(names: Sequence[str]) -> str | None:
-    """The licence of weights learned from these sets; None where whoever trained must state it."""
-    return "Apache-2.0" if all(name in TERMS for name in names) else None
+def licence(names: Sequence[str], init: str | None = None) -> str | None:
+    """The licence of weights learned from these sets; None where whoever trained must state it.
+
+    Args:
+        names: Of the sets.
+        init: The model that training started from, if any: a card's name or a folder.
+    """
+    if init is not None:
+        own = cards().get(init) or card_of_folder(Path(init), "", name=init)
+        if own.licence != LICENCE:
+            return None
+    return LICENCE if all(name in TERMS for name in names) else None
 
 
-def licence_line(names: Sequence[str]) -> str:
-    """The card's line about it."""
+def licence_line(names: Sequence[str], init: str | None = None) -> str:
+    """The card's line about it; see `licence`."""
     own = "yours to state, here and as `licence` in `card.yaml`"
-    return f"* **Licence**: {licence(names) or own}. Weights are fp16 safetensors."
+    return f"* **Licence**: {licence(names, init) or own}. Weights are fp16 safetensors."
 
 
 def place(device: str) -> str:

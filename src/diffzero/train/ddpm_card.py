@@ -28,7 +28,9 @@ RECIPES = (*PRESETS, "cifar10-ldm")
 ELBO_DRAWS = (1, 2, 4, 8, 16, 32)
 
 
-def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, Any]:
+def begin_card(
+    recipe: str, out: Path, sets: list[data.Labelled], init: str | None = None
+) -> dict[str, Any]:
     """Write what a model cannot be used without into `card.yaml`: family, classes, and a
     pixel model's grey step."""
     latent = recipe not in PRESETS
@@ -38,7 +40,7 @@ def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, A
         "template": "{}",
         "classes": sets[0].classes,
     }
-    licence = card_facts.licence([sets[0].name])
+    licence = card_facts.licence([sets[0].name], init)
     if licence is not None:
         card["licence"] = licence
     if not latent:
@@ -56,6 +58,7 @@ def write_card(
     seed: int,
     limit: int,
     device: str = "cpu",
+    init: str | None = None,
     log: Callable[[str], None] = print,
     more: str = "",
     fit_images: int = 120,
@@ -70,13 +73,14 @@ def write_card(
         seed: Of training, for the card.
         limit: Validation images to measure on.
         device: What it was trained on and is measured on, `cpu` or `cuda`.
+        init: The model that training started from, if any.
         log: Called with lines of progress.
         more: Further options of the training command, for the card.
         fit_images: Held-out training images that settings and temperatures are chosen on.
     """
     train = data.load(sources[0], None)
     held = held_out(train)[1].subset(slice(-fit_images, None))
-    card = begin_card(recipe, out, [train])
+    card = begin_card(recipe, out, [train], init)
     model = load(out, device=device)
     chosen = best_denoise(model, held, log)
     card["temperatures"] = _temperatures(model, chosen, held, log)
@@ -102,7 +106,7 @@ def write_card(
         where=f"{train.name}; {card_facts.terms([train.name])}",
         flag="" if digits else f" --data {train.name}=PATH",
         limits=_limits(digits, card_facts.place(device)),
-        licence=card_facts.licence_line([train.name]),
+        licence=card_facts.licence_line([train.name], init),
         trained_on=card_facts.places(device),
         measured_on=card_facts.place(device),
         **{"lines": lines, "fit_images": len(held.labels), "minutes": minutes, "seed": seed},

@@ -168,7 +168,7 @@ def train(
     size = PRESETS[preset_of(device, preset)]
     torch.manual_seed(seed)
     sets = [lowered(held_out(data.load(s, size.side))[0]) for s in sources]
-    tokens = tokenizer.build_t5(all_captions(sets), out / "tokenizer", WINDOW)
+    tokens = tokenizer.build_t5(all_captions(sets), out / "tokenizer", WINDOW, loop.has_begun(out))
     nets = components(tokens, size)
     if init is not None:
         start_from(nets, init, tokens)

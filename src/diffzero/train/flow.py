@@ -237,7 +237,7 @@ def train(
     texts = all_captions(sets)
     tokens = [
         tokenizer.build(texts, out / "tokenizer", WINDOW, loop.has_begun(out)),
-        tokenizer.build_t5(texts, out / "tokenizer_3", WINDOW),
+        tokenizer.build_t5(texts, out / "tokenizer_3", WINDOW, loop.has_begun(out)),
     ]
     old = parts_of(load(init or "tiny-sd", device="cpu", dtype="float32"))
     nets = components(*tokens)

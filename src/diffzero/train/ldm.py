@@ -286,7 +286,7 @@ def train(
             unet,
             denoising_loss(unet, latents, labels, len(labelled.classes), device, size),
             out / ".train" / "unet.pt",
-            minutes - spent,
+            max(minutes - spent, (1 - CODEC_SHARE) * minutes),
             seed=seed + 1, log=log, lr=RATE, ema_decay=0.9995, muon="block", warmup=100, level=0.4,
         )  # fmt: skip
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")

@@ -75,9 +75,15 @@ class Ema:
         self.module.load_state_dict(self.shadow)
 
 
-def has_begun(out: Path) -> bool:
-    """Whether anything was trained in a folder, and not only set up."""
-    return any((out / ".train").glob("*.pt"))
+def has_begun(out: Path, *stages: str) -> bool:
+    """Whether anything was trained in a folder, and not only set up.
+
+    Args:
+        out: The folder of the model.
+        stages: Names of stages to ask about; all if none is given.
+    """
+    files = [(out / ".train" / f"{stage}.pt") for stage in stages]
+    return any(map(Path.exists, files)) if files else any((out / ".train").glob("*.pt"))
 
 
 @contextmanager
@@ -128,6 +134,8 @@ def claim(out: Path, facts: dict[str, Any], write: bool = True) -> None:
                 f"{path}: damaged, so that what was trained here is unknown. Give another folder, "
                 "or delete the file if you are sure of the arguments."
             ) from None
+        if before.get("preset", "") is None:  # older versions left it to the device
+            before["preset"] = facts.get("preset")
         differ = [key for key, value in facts.items() if before.get(key) != value]
         if differ:
             said = "; ".join(f"{k} {before.get(k)!r}, not {facts[k]!r}" for k in differ)

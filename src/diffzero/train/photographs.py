@@ -212,7 +212,9 @@ def train(
                 f"{labelled.name}: its images have captions and no classes, which this recipe's "
                 "autoencoder is told. Give data of classes, or train tiny-sd."
             )
-    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW, loop.has_begun(out))
+    tokens = tokenizer.build(
+        all_captions(sets), out / "tokenizer", WINDOW, loop.has_begun(out, "unet")
+    )
     nets: dict[str, Any] = dict(components(tokens, size, WINDOW))
     if init is not None:
         start_from(nets, init, tokens)
@@ -233,8 +235,10 @@ def train(
     loss = denoising_loss(
         denoiser, latents, sets, Captions(sets, tokens), scale, device, size, CONTRAST_WEIGHT
     )
+    # One long step of the first stage may have spent more than its share; not at this one's cost.
+    rest = max(minutes - spent, (1 - CODEC_SHARE) * minutes)
     result = loop.fit(
-        denoiser, loss, states / "unet.pt", minutes - spent, seed=seed + 1, log=log,
+        denoiser, loss, states / "unet.pt", rest, seed=seed + 1, log=log,
         lr=RATE, ema_decay=0.995, muon="unet", warmup=50,
     )  # fmt: skip
     log(f"{result['steps']:.0f} steps in {result['seconds']:.0f} s, loss {result['loss']:.4f}")

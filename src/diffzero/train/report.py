@@ -73,14 +73,16 @@ class Measured:
         return f"{self.name}: {self.accuracy}{draws}"
 
 
-def begin_card(recipe: str, out: Path, sets: list[data.Labelled]) -> dict[str, Any]:
+def begin_card(
+    recipe: str, out: Path, sets: list[data.Labelled], init: str | None = None
+) -> dict[str, Any]:
     """Write what a model is not used without into `card.yaml`: family, prompt, words, window."""
     card: dict[str, Any] = {
         "family": FAMILIES[recipe],
         "template": "a photo of a {}",
         "vocabulary": sorted({w for c in all_captions(sets) for w in split_words(c)}),
     }
-    licence = card_facts.licence([s.name for s in sets])
+    licence = card_facts.licence([s.name for s in sets], init)
     if licence is not None:
         card["licence"] = licence
     if recipe == "tiny-flow":  # its network reads T5's padding: 256 tokens would be another model
@@ -98,6 +100,7 @@ def write_card(
     seed: int,
     limit: int,
     device: str = "cpu",
+    init: str | None = None,
     log: Callable[[str], None] = print,
     more: str = "",
 ) -> None:
@@ -111,11 +114,12 @@ def write_card(
         seed: Of training, for the card.
         limit: Validation images to measure on, of each set.
         device: What it was trained on and is measured on, `cpu` or `cuda`.
+        init: The model that training started from, if any.
         log: Called with lines of progress.
         more: Further options of the training command, for the card.
     """
     sets = [data.load(s, None) for s in sources]
-    card = begin_card(recipe, out, sets)
+    card = begin_card(recipe, out, sets, init)
     model = load(out, device=device)
     diffusion = isinstance(model, Backbone)
     side = model.image_size if diffusion else model.processor.crop_size["height"]
@@ -151,7 +155,7 @@ def write_card(
         measured=measured,
         fitted=", ".join(f"{d}: {t:g}" for d, t in fitted.items()),
         minutes=minutes,
-        licence=card_facts.licence_line([s.name for s in sets]),
+        licence=card_facts.licence_line([s.name for s in sets], init),
         trained_on=card_facts.places(device),
         measured_on=card_facts.place(device),
         drawn=method == "elbo" and bool(named),
@@ -171,9 +175,11 @@ def _measure_all(
     measured = []
     for source, labelled in zip(sources, sets, strict=True):
         if labelled.whole:
-            folder = Path(source.rpartition("=")[2])
-            if any(folder.glob("validation*.parquet")):  # some are made for training alone
-                measured += _measure_tasks(model, labelled.name, folder, fitted, limit, log)
+            files = data.part_files(source.rpartition("=")[2], "validation")
+            if scene_files.are_scenes(files):  # some are made for training alone
+                measured += _measure_tasks(model, labelled.name, files, fitted, limit, log)
+            else:
+                log(f"{labelled.name}: no scenes to measure on")
         else:
             test = data.load(source, None, "validation").subset(slice(0, limit))
             measured += _measure(model, test, fitted, log)
@@ -253,7 +259,7 @@ def _measure(
 def _measure_tasks(
     model: Any,
     name: str,
-    folder: Path,
+    files: list[Path],
     temperatures: dict[int, float],
     limit: int,
     log: Callable[[str], None],
@@ -263,7 +269,7 @@ def _measure_tasks(
 
     lines = []
     most = max(1, limit // (2 * len(TASKS)))
-    for part in scene_files.read(folder, limit=most):
+    for part in scene_files.questions(files, most):
         diffusion = isinstance(model, Backbone)
         draws = max(DRAWS) if diffusion else 0
         options: dict[str, Any] = {"template": "{}", "temperature": 1.0}
@@ -327,7 +333,8 @@ def sample_sheet(
             **more,
         ).images
     rows = -(-len(names) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(11, 0.72 * rows + 0.6), dpi=100)
+    size = (11, 0.72 * rows + 0.6)
+    figure, axes = plt.subplots(rows, 2, figsize=size, dpi=100, squeeze=False)
     for axis in np.ravel(axes):
         axis.axis("off")
     for i, name in enumerate(names):

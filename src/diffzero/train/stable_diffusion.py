@@ -220,7 +220,8 @@ def train(
     size = PRESETS[preset_of(device, preset)]
     torch.manual_seed(seed)
     sets = [held_out(data.load(s, SIZE))[0] for s in sources]
-    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW, loop.has_begun(out))
+    known = loop.has_begun(out, "text", "kept", "unet")
+    tokens = tokenizer.build(all_captions(sets), out / "tokenizer", WINDOW, known)
     nets = components(tokens, size)
     scale, text = None, nets["text_encoder"]
     if init is not None:

@@ -63,7 +63,7 @@ def build(captions: list[str], folder: Path, max_length: int, keep: bool = False
     return clip
 
 
-def build_t5(captions: list[str], folder: Path, max_length: int) -> Any:
+def build_t5(captions: list[str], folder: Path, max_length: int, keep: bool = False) -> Any:
     """A T5 tokenizer with the words of `captions`, saved under `folder` and returned.
 
     A unigram model whose pieces are words after a space, and single characters, which cost so much
@@ -74,9 +74,12 @@ def build_t5(captions: list[str], folder: Path, max_length: int) -> Any:
         captions: The training captions.
         folder: Where `tokenizer.json` and its configuration go.
         max_length: Window of the text encoder, in tokens.
+        keep: Whether weights have begun to learn with the one that is there.
     """
     from transformers import T5Tokenizer
 
+    if keep and (folder / "tokenizer.json").exists():
+        return T5Tokenizer.from_pretrained(folder, model_max_length=max_length)
     space = "\u2581"
     words = sorted({w.strip(",.;:!?") for c in captions for w in c.lower().split()} - {""})
     letters = [chr(i) for i in range(33, 127) if not chr(i).isupper()]
