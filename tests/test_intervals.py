@@ -119,3 +119,20 @@ def test_few_values_get_students_interval_not_a_false_certainty():
         low, high = mean_interval(rng.normal(size=5))
         inside += low <= 0 <= high
     assert inside / 300 >= 0.93
+
+
+def test_the_order_of_images_does_not_matter():
+    """Resumed runs and those of several workers have their records in another order."""
+    generator = np.random.default_rng(3)
+    losses, confidence = generator.exponential(size=60), generator.uniform(size=60)
+    right = generator.random(60) < confidence
+    order = generator.permutation(60)
+    assert mean_interval(losses) == mean_interval(losses[order])
+    assert calibration_interval(confidence, right) == calibration_interval(
+        confidence[order], right[order]
+    )
+
+
+def test_the_interval_of_a_calibration_error_stays_below_one():
+    low, high = calibration_interval(np.array([0.9, 0.95, 0.9, 0.92, 0.7]), np.zeros(5, bool))
+    assert 0 <= low <= high <= 1

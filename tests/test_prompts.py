@@ -51,6 +51,8 @@ class _Coarse:
 
 def test_words_outside_a_bundled_vocabulary_warn(sd, monkeypatch):
     monkeypatch.setattr(sd, "vocabulary", frozenset({"cat", "dog"}), raising=False)
+    with pytest.warns(UserWarning, match="never saw the words colt's, foot in training"):
+        dz.ELBO("tiny-sd", draws=1).fit(["colt's foot", "bag"])
     with pytest.warns(UserWarning, match="never saw the words zebra in training"):
         dz.ELBO(sd, draws=1).fit(["cat", "zebra"])
 

@@ -132,6 +132,11 @@ def test_calibrate_reports_on_the_other_half(kept, monkeypatch, capsys):
     assert run(monkeypatch, "calibrate", kept, "--bins", 2) == 0
     assert "30 held-out" in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
     path = kept / "calibration.json"
+    few = ("calibrate", kept, "--draws", 4, "--json")  # fewer draws than the usual weights
+    assert run(monkeypatch, *few) == 0
+    assert len(json.loads(capsys.readouterr().out)["relative_weights"]) == 4
+    assert run(monkeypatch, "calibrate", kept, "--bins", 2) == 0
+    capsys.readouterr()
     result = json.loads(path.read_text())
     assert set(result["fitted_on"]) == set(found.matrix.ids[own])
     assert run(monkeypatch, "rescore", kept, "--weights", path, "--json") == 0

@@ -219,7 +219,16 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return DataFrame(values, index=index, columns=self.classes_)
 
     def predict(self, X: Any, candidates: Sequence[Sequence[str]] | None = None) -> np.ndarray:
-        """The most probable label of each image."""
+        """The most probable label of each image, an array of texts `[b]`.
+
+        Args:
+            X: Images, see `scores`.
+            candidates: Labels of each image's own, see `scores`.
+
+        Raises:
+            InputError: see `scores`.
+            Unfitted: neither fitted nor given candidates.
+        """
         proba = self.predict_proba(X, candidates)
         best = np.asarray(proba).argmax(1)
         if candidates is None:

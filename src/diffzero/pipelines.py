@@ -125,6 +125,10 @@ def pipeline(
         **options: The method's own arguments, such as `draws=64`, and those of the call that hold
             for every call: `candidate_labels`, `hypothesis_template`, `top_k`, `batch_size`.
 
+    Returns:
+        A `ZeroShotPipeline`; called with images it gives a ranking `[{"label", "score"}, ...]` for
+        each, the scores of all labels summing to 1.
+
     Raises:
         InputError: another task, an unknown method or keyword, or a model that cannot be loaded.
     """

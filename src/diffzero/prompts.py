@@ -233,7 +233,8 @@ def check_readable(reader: Reader, labels: Sequence[str], templates: Sequence[st
                 "for whole captions give the template '{}'.",
                 stacklevel=2,
             )
-    unknown = sorted({w for label in labels for w in unknown_words(reader, label)})
+    spoken = {word for label in labels for word in _SPOKEN.findall(label.lower())}
+    unknown = sorted(word for word in spoken if unknown_words(reader, word))
     if unknown:
         warnings.warn(
             f"{reader.name} never saw the words {', '.join(unknown)} in training; labels with "
@@ -242,6 +243,7 @@ def check_readable(reader: Reader, labels: Sequence[str], templates: Sequence[st
         )
 
 
+_SPOKEN = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\S")  # colt's is one word
 _ARTICLE = re.compile(r"(a|an|the)\s", re.IGNORECASE)
 _BEFORE_LABEL = re.compile(r"\b(a|an|the)\s+\{\}", re.IGNORECASE)
 

@@ -139,7 +139,18 @@ class DiscreteSchedule(Schedule):
 
 
 class LogSNRLinearSchedule(Schedule):
-    """Variance-preserving with lambda linear in t, from `log_snr_max` down to `log_snr_min`."""
+    """Variance-preserving with lambda linear in t, from `log_snr_max` down to `log_snr_min`.
+
+    Args:
+        log_snr_min: lambda at t = 1, in nats: the log of alpha^2 over sigma^2.
+        log_snr_max: lambda at t = 0, likewise.
+
+    Raises:
+        InputError: a minimum that is not below the maximum.
+
+    References:
+        Kingma et al., Variational Diffusion Models, 2021. https://arxiv.org/abs/2107.00630
+    """
 
     def __init__(self, log_snr_min: float = -12.0, log_snr_max: float = 12.0) -> None:
         if not log_snr_min < log_snr_max:
@@ -170,6 +181,9 @@ class RectifiedFlowSchedule(Schedule):
     Args:
         shift: `u = shift t / (1 + (shift - 1) t)`, as Stable Diffusion 3 warps its clock.
         t_min: Smallest time used; at t = 0 there is no noise to predict.
+
+    Raises:
+        InputError: a shift that is not positive, or a `t_min` outside (0, 1).
 
     References:
         Esser et al., Scaling Rectified Flow Transformers, 2024. https://arxiv.org/abs/2403.03206

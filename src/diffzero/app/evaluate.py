@@ -16,7 +16,7 @@ def evaluate(
         str, typer.Option(help="Folder, CSV, Parquet file, hub id, or digits (bundled).")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run; run again to resume.")],
-    model: options.Model = "tiny-sd",
+    model: options.FittingModel = None,
     method: options.Method = None,
     settings: options.Settings = None,
     shortlist: options.Shortlist = None,
@@ -53,8 +53,8 @@ def evaluate(
             data, split, limit, subset, classes, template, corrupt, image_column, label_column
         ),
         ModelChoice(
-            model, method, settings, device, dtype, batch_size, allow_pickle, seed, shortlist,
-            priors, resolution, groups=groups,
+            model or "", method, settings, device, dtype, batch_size, allow_pickle, seed,
+            shortlist, priors, resolution, groups=groups,
         ),
         Place(out, workers, ray, gpus_per_worker),
         keep_draws=keep_draws,

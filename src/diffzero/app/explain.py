@@ -73,17 +73,20 @@ def explain(
     picture(found, square, (p, q), out)
     if looks is not None and attention is not None:
         attention_picture(looks.fit(pair).heat_maps([photo])[0], pair, square, attention)
-    tell(found, path, out, (p, q), as_json)
+    tell(found, path, [out, *([attention] if attention is not None else [])], (p, q), as_json)
 
 
-def tell(found: Any, path: str, out: Path, proba: tuple[float, float], as_json: bool) -> None:
-    """The two words and where the picture is, on standard output."""
+def tell(
+    found: Any, path: str, pictures: list[Path], proba: tuple[float, float], as_json: bool
+) -> None:
+    """The two words and where the pictures are, on standard output."""
     if as_json:
-        say_json(record(found, path, out, proba))
+        say_json(record(found, path, pictures[0], proba))
     else:
         p, q = (f"{100 * value:.1f} %" for value in proba)
         say(f"{path}:  {found.first} {p}   {found.second} {q}")
-        say(f"picture: {out}")
+        for picture in pictures:
+            say(f"picture: {picture}")
 
 
 def check_places(photo: str, *places: Path | None) -> None:

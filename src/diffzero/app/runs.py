@@ -94,7 +94,12 @@ def rescore(
 def calibrate(
     run: options.Run,
     draws: options.Draws = None,
-    bins: Annotated[int, typer.Option(help="Weights over time; 1 fits the temperature only.")] = 8,
+    bins: Annotated[
+        int | None,
+        typer.Option(
+            help="Weights over time; 1 fits the temperature only. 8, or as many as draws."
+        ),
+    ] = None,
     seed: options.Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Numbers on standard output.")] = False,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from ..data import Dataset, open_data, parse_subset, read_names, read_templates, set_of_hub
+from ..data.matching import match_names, some, spelled_alike
 from ..errors import InputError
 from ..evaluate import config as configuration
 from ..evaluate.corrupt import parse_corruption
@@ -20,6 +21,7 @@ from ..evaluate.draws import DrawParts
 from ..evaluate.run import Scorer, first_chunk, pending, run
 from ..evaluate.store import RunStore
 from ..evaluate.summary import read_run, summarise
+from .advice import model_for
 from .build import ModelChoice, network_rows
 from .console import note, note_waiting, print_table, progress_bar, say, say_json
 
@@ -45,6 +47,11 @@ class DataChoice:
         balanced = parse_subset(self.subset)
         chosen = read_names(self.classes) if self.classes else set_of_hub(self.source)
         dataset = open_data(self.source, self.split, self.image_column, self.label_column)
+        if chosen and not spelled_alike(dataset.classes, chosen):
+            found = match_names(dataset.classes, chosen, dataset.ordered, self.source)
+            pairs = [f"{own} is {name}" for own, name in found.items() if name is not None]
+            if len(pairs) == len(found):
+                note(f"classes matched by their order: {some(pairs)}")
         dataset = dataset.rename(chosen).choose(self.limit, balanced, seed)
         usable = [e for e in dataset.examples if e.problem is None]
         if not usable:
@@ -86,6 +93,8 @@ def evaluate_command(
     """
     corruption = parse_corruption(data.corrupt, model.seed)
     dataset = data.open(model.seed)
+    if not model.model:
+        model = replace(model, model=model_for(dataset.classes))
     template = read_templates(data.template, "{}")
     note_waiting(f"loading {model.model}")
     classifier, warned = _fitted(model, dataset.classes, template)
@@ -161,6 +170,7 @@ def announce(dataset: Dataset, config: dict[str, Any], todo: int) -> None:
         + f", {len(dataset.classes)} classes, {config['method']} on {config['model']['name']}: "
         + (f"{done:,} are done, " if done else "")
         + f"{todo * config['evaluations_per_image']:,} evaluations to do"
+        + (" at most" if config["method"] == "race" else "")
     )
 
 

@@ -69,10 +69,7 @@ def match_names(
     Raises:
         InputError: the two cannot be brought together, or spelling contradicts the order.
     """
-    classes = chosen.classes
-    aliases = [(spelling, name) for name, own in chosen.aliases.items() for spelling in own]
-    spellings = Spellings([*aliases, *((name, name) for name in classes)])
-    found = {d: spellings.find(d) for d in declared}
+    classes, found = chosen.classes, _spelled(declared, chosen)
     hits = sum(v is not None for v in found.values())
     if hits == len(declared):
         return found
@@ -86,6 +83,18 @@ def match_names(
             f"({some(classes)}). Give the names of this data with --classes."
         )
     return found
+
+
+def _spelled(declared: Iterable[str], chosen: ClassSet) -> dict[str, str | None]:
+    """For every class of the data the name that is spelled like it, or None."""
+    aliases = [(spelling, name) for name, own in chosen.aliases.items() for spelling in own]
+    spellings = Spellings([*aliases, *((name, name) for name in chosen.classes)])
+    return {d: spellings.find(d) for d in declared}
+
+
+def spelled_alike(declared: Iterable[str], chosen: ClassSet) -> bool:
+    """Whether every class of the data is spelled like one of the names."""
+    return None not in _spelled(declared, chosen).values()
 
 
 def _by_order(

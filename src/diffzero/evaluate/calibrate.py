@@ -32,6 +32,7 @@ from .store import as_sentence, write_json
 from .summary import metrics_of
 
 LEAST = 20  # images of a half
+MOST_BINS = 8  # where none are asked for
 
 
 def halves(ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,16 +96,21 @@ def fit_weights(
     return found.x * start
 
 
-def fit(scored: Scored, bins: int, seed: int) -> dict[str, Any]:
+def fit(scored: Scored, bins: int | None, seed: int) -> dict[str, Any]:
     """Fit on one half, measure on the other.
+
+    Args:
+        scored: A run with its score matrix.
+        bins: Weights over time; as many as draws, 8 at most, if None.
+        seed: Of the halves.
 
     Raises:
         InputError: too few images, or bins out of range.
     """
-    if not 1 <= bins <= scored.matrix.t.shape[1]:
-        raise InputError(
-            f"--bins takes 1 to the number of draws, {scored.matrix.t.shape[1]}; got {bins}."
-        )
+    draws = scored.matrix.t.shape[1]
+    bins = min(MOST_BINS, draws) if bins is None else bins
+    if not 1 <= bins <= draws:
+        raise InputError(f"--bins takes 1 to the number of draws, {draws}; got {bins}.")
     if len(scored.labels) < 2 * LEAST:
         raise InputError(
             f"{scored.run.folder}: {len(scored.labels)} images; fitting needs {2 * LEAST}."

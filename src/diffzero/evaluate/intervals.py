@@ -36,11 +36,12 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
     """Bootstrap-t interval of a mean: resampled means in units of their own standard errors.
 
     Args:
-        values: float64 `[n]`; one value has no interval and gives (value, value).
+        values: float64 `[n]`, in any order; one value has no interval and gives (value, value).
 
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12.
     """
+    values = np.sort(values)  # resampled by place: the order of a run's images must not matter
     n, mean = len(values), float(values.mean())
     spread = float(values.std())
     if n < 2 or spread == 0:
@@ -76,11 +77,14 @@ def mean_per_class_interval(right: np.ndarray, labels: np.ndarray, k: int) -> tu
 
 
 def calibration_interval(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Of the expected calibration error, which a finite number of images makes too large.
+    """Of the expected calibration error, which a finite number of images makes too large; within
+    [0, 1].
 
     The union of the percentile and the basic (bias-reversing) bootstrap interval; it begins at 0
     where so large an error is found in 5 % or more of the cases with perfect calibration.
     """
+    order = np.lexsort((right, confidence))  # as above
+    confidence, right = confidence[order], right[order]
     n = len(right)
     found = expected_calibration_error(confidence, right)
     index, gap = bin_of(confidence), confidence - right
@@ -95,4 +99,4 @@ def calibration_interval(confidence: np.ndarray, right: np.ndarray) -> tuple[flo
     ]
     from_zero = found <= np.quantile(ideal, 0.95)
     lower = 0.0 if from_zero else min(float(low), 2 * found - float(high))
-    return max(0.0, lower), max(float(high), 2 * found - float(low))
+    return max(0.0, lower), min(1.0, max(float(high), 2 * found - float(low)))

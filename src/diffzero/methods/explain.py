@@ -80,6 +80,9 @@ def explain(
             of the fitted classes, which takes a classification first.
         progress: Called with the evaluations of each network batch.
 
+    Returns:
+        An `Explanation` per image, in their order.
+
     Raises:
         InputError: another kind of classifier, several templates, an unreadable image, pairs
             that do not match the images.

@@ -215,7 +215,8 @@ class _NoiseDenoise(DiffusionMethod):
 class NoiseDenoise(_NoiseDenoise):
     """Noise to one level, denoise under each class, compare.
 
-    A logit is minus the mean distance between the image and what came back.
+    A logit is minus the distance between the image and what came back, a mean over draws: of
+    `pixel-l2` the mean squared difference of values in [-1, 1], in [0, 4].
 
     Args:
         backbone: A diffusion model, or what `diffzero.load` takes.

@@ -25,7 +25,13 @@ SHOWN = 20  # names of classes in a message
 class Condition:
     """What the network is conditioned on: named tensors with one row per prompt.
 
-    Indexing with a tensor of row numbers gives the condition of a batch.
+    Indexing with a tensor of row numbers gives the condition of a batch; `+` puts the rows of one
+    after those of another.
+
+    Attributes:
+        tensors: Each `[rows, ...]`: of a model that reads text the encoder's states
+            `[rows, tokens, width]` and what else its network takes, of a class-conditional one
+            the numbers of the classes `[rows]`.
     """
 
     tensors: dict[str, Tensor]
