@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import DiffzeroError, InputError
 from ..evaluate.config import versions, weights_hash
 from ..evaluate.page import template
@@ -125,7 +124,7 @@ class Everything:
         model = self.model or default_model(name)
         beside = [BESIDE] if name == "imagen-table" else []
         weights = [_weights(m) for m in (model, self.clip, *beside)]
-        return same | {"model": model, "weights": weights, "diffzero": __version__}
+        return same | {"model": model, "weights": weights, "diffzero": versions()["diffzero"]}
 
     def _digest(self, name: str) -> str:
         """Of a result's files: an experiment run alone may have written others over them."""
