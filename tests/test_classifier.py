@@ -238,3 +238,36 @@ def test_refused_arguments_are_refused_again_and_can_be_taken_back(clip, sd, ora
         elbo.set_params(backbone=clip).predict(photos[:1])
     assert elbo.set_params(backbone=sd).backbone_ is sd
     assert (elbo.scores(photos[:1]).logits == before).all()
+
+
+def test_words_in_other_forms_are_the_same_words(photos):
+    from enum import Enum
+
+    class Kind(str, Enum):  # noqa: UP042
+        BAG = "bag"
+        SHOE = "sneaker"
+
+    assert list(dz.CLIP("tiny-clip").fit(list(Kind)).names_) == ["bag", "sneaker"]
+    words, clip = ["sneaker", "bag", "ankle boot"], dz.CLIP("tiny-clip")
+    expected = clip.fit(words).predict(photos[:1], candidates=[words])
+    series = [pandas.Series(words, index=order) for order in ([2, 0, 1], [7, 8, 9])]
+    for own in (*series, iter(words)):
+        assert clip.predict(photos[:1], candidates=[own]) == expected
+
+
+@pytest.mark.filterwarnings("ignore:tiny-clip never saw")
+def test_decomposed_words_and_columns_are_scored(photos):
+    word = "cafe\u0301"
+    clip = dz.CLIP("tiny-clip").fit([word, "bag"])
+    y = [word if name != "bag" else name for name in clip.predict(photos)]
+    assert clip.score(photos, y) == 1.0
+    assert clip.score(photos, np.array(y, dtype=object).reshape(-1, 1)) == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:tiny-clip never saw")
+def test_priors_name_the_classes_and_nothing_else(photos):
+    images = photos[:2]
+    numbers = dz.CLIP("tiny-clip", priors={0: 0.7, 1: 0.3}).fit(images, [0, 1])
+    assert np.exp(numbers.log_priors_) == pytest.approx([0.7, 0.3])
+    with pytest.raises(dz.InputError, match="priors name 'fox', which is none of the classes"):
+        dz.CLIP("tiny-clip", priors={"bag": 1, "shoe": 1, "fox": 1}).fit(["bag", "shoe"])

@@ -99,3 +99,18 @@ def test_slender_images_give_what_the_processor_makes_of_them_whole(clip):
         want = getattr(want, "pooler_output", want)
         found = model.image_features([image])
         assert torch.allclose(found, torch.nn.functional.normalize(want, dim=-1), atol=1e-2)
+
+
+def test_prompts_are_padded_on_the_right_by_any_thread():
+    """Tokenizers keep how they pad in a state of their own, which threads share."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = dz.load("tiny-clip", device="cpu")
+    few, many = ["a bag"], ["a photo of a sneaker", "an ankle boot"]
+    expected = {1: model.text_features(few), 2: model.text_features(many)}
+    with ThreadPoolExecutor(8) as pool:
+        asked = [few, many] * 40
+        for prompts, found in zip(asked, pool.map(model.text_features, asked), strict=True):
+            assert torch.allclose(found, expected[len(prompts)], atol=1e-6)
+    model.tokenizer.padding_side = "left"
+    assert torch.equal(model.text_features(many), expected[2])

@@ -309,3 +309,48 @@ def test_training_and_evaluation_read_a_folder_alike(tmp_path):
     assert labels[order].tolist() == loaded.labels.tolist()
     for example, image in zip([opened.examples[i] for i in order], loaded.images, strict=True):
         assert np.array_equal(decode(opened.read(example), example.id), image)
+
+
+def labelled_table(path, names, labels):
+    import datasets
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+    )
+    rows = {"image": [Image.new("RGB", (8, 8)) for _ in labels], "label": labels}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(path))
+
+
+def test_shards_name_their_own_labels(tmp_path):
+    labelled_table(tmp_path / "test-00000-of-00002.parquet", ["cat", "dog"], [0, 1])
+    labelled_table(tmp_path / "test-00001-of-00002.parquet", ["dog", "cat"], [0, 1])
+    found = open_data(str(tmp_path))
+    assert [e.label for e in found.examples] == ["cat", "dog", "dog", "cat"]
+    labelled_table(tmp_path / "test-00001-of-00002.parquet", ["dog", "fox"], [0, 1])
+    with pytest.raises(dz.InputError, match="declares other classes"):
+        open_data(str(tmp_path))
+
+
+def test_parquet_parts_do_not_leak_into_each_other(tmp_path):
+    for name in ("test", "test_hard", "train"):
+        labelled_table(tmp_path / f"{name}.parquet", ["cat", "dog"], [0, 1])
+    assert (
+        len(open_data(str(tmp_path)).examples)
+        == len(open_data(str(tmp_path), "test").examples)
+        == 2
+    )
+    assert open_data(str(tmp_path), "test_hard").examples[0].id.startswith("test_hard.parquet")
+    with pytest.raises(dz.InputError, match="no file of split 't'"):
+        open_data(str(tmp_path), "t")
+    (tmp_path / "test.parquet").unlink()
+    (tmp_path / "test_hard.parquet").unlink()
+    with pytest.raises(dz.InputError, match="parts to train on .train.. Name the part"):
+        open_data(str(tmp_path))
+
+
+def test_parquet_parts_are_known_by_their_twins(tmp_path):
+    for name in ("cifar_test", "cifar_train"):
+        labelled_table(tmp_path / f"{name}-00000-of-00001.parquet", ["cat", "dog"], [0, 1])
+    for split in (None, "test"):
+        (first, _) = open_data(str(tmp_path), split).examples
+        assert first.id.startswith("cifar_test")

@@ -128,7 +128,8 @@ def test_other_encodings_are_named_with_the_line(tmp_path, encoding):
         (b'"cat\nkitten"\ndog', r"opened and not closed in '\"cat' \(line 1\)"),
         (b"# animals\ncat\ndog", r"'# animals' \(line 1\) is a comment"),
         (b"names:\n  0: cat\n  1: dog", r"'names:' \(line 1\) is a heading"),
-        (b"classes = ['cat', 'dog']", "is part of a program"),
+        (b"classes = ['cat', 'dog'] + more", "is part of a program"),
+        (b"sizes = [\n 1,\n 2,\n]", "JSON, and no list of words"),
         (b"cat|1\ndog|2", "looks like several values, '|'"),
     ],
 )
@@ -363,3 +364,36 @@ def test_odd_words_on_the_command_line_are_one_sentence(tmp_path):
         make_server(["tiny-clip"], None, "\ud800", 0)
     write_json(tmp_path / "a.json", {"name": "\ud800"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "\ud800"}
+
+
+def test_spaces_after_separators_do_not_keep_quotes(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "t.csv").write_text('image, label\na.png, "cat, big"\nb.png, "dog"\n')
+    assert [e.label for e in open_data(str(tmp_path / "t.csv")).examples] == ["cat, big", "dog"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[\n  "cat",\n  "big dog",\n]', "classes = [\n  'cat',\n  'big dog',\n]\n",
+     "n02121808 cat\nn02084071 big dog\n"],
+)  # fmt: skip
+def test_lists_of_programs_are_read(tmp_path, text):
+    (tmp_path / "words.txt").write_text(text)
+    assert read_words(tmp_path / "words.txt") == ["cat", "big dog"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'a bad photo of a {}.',\n'a {}, small.',\n", '- a bad photo of a {}.\n- a {}, small.\n',
+     "templates = [\n 'a bad photo of a {}.',\n 'a {}, small.',\n]"],
+)  # fmt: skip
+def test_templates_lose_quotes_and_bullets(tmp_path, text):
+    (tmp_path / "t.txt").write_text(text)
+    found = read_templates([str(tmp_path / "t.txt")], "{}")
+    assert found == ["a bad photo of a {}.", "a {}, small."]
+
+
+def test_labels_that_count_keep_their_numbers(tmp_path):
+    (tmp_path / "words.txt").write_text("1 apple\n2 apples\n3 apples\n")
+    assert read_words(tmp_path / "words.txt") == ["1 apple", "2 apples", "3 apples"]

@@ -430,3 +430,55 @@ def test_nan_of_the_empty_prompt_is_no_answer(sd, photos):
             opened.scores(photos[:1])
         table[row] = before
     assert np.isfinite(opened.scores(photos[:1]).logits).all()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_results_that_others_have_saved_go_on(tmp_path, kind):
+    """Spreadsheets and pandas add columns, empty lines, a byte order mark, and fractions."""
+    import pandas
+
+    out = tmp_path / f"r.{kind}"
+    first = Results(out, "run", 1)
+    name = "a.png" if kind == "csv" else "a\r.png"  # which pandas writes without quotes
+    first.add(record(name))
+    first.add({"path": "b.png", "error": "unreadable"})
+    first.close()
+    if kind == "jsonl":
+        out.write_bytes(b"\xef\xbb\xbf" + out.read_bytes() + b"\n")
+    else:
+        read = pandas.read_csv if kind == "csv" else pandas.read_parquet
+        table = read(out)
+        table["note"] = ["mine", "too"]
+        if kind == "csv":
+            table.to_csv(out, index=False, encoding="utf-8-sig")
+            out.write_bytes(out.read_bytes() + b"\n")
+        else:
+            table.to_parquet(out)
+    second = Results(out, "run", 1)
+    assert second.done == {name}
+    second.add(record("c.png"))
+    second.close()
+    rows = rows_of(out)
+    assert [r["path"] for r in rows] == [name, "c.png"]
+    assert [int(r["evals"]) for r in rows] == [2, 2]
+    if kind != "jsonl":
+        assert [r["note"] or None for r in rows] == ["mine", None]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_row_cut_off_within_a_letter_is_done_again(tmp_path, kind):
+    out = tmp_path / f"r.{kind}"
+    first = Results(out, "run", 1)
+    for name in ("a\r.png", "caf\u00e9.png"):
+        first.add(record(name))
+    first.close()
+    raw = out.read_bytes()
+    cut = raw.rfind("\u00e9".encode()) + 1 if kind == "csv" else raw.rfind(b"caf") + 2
+    out.write_bytes(raw[:cut])
+    second = Results(out, "run", 1)
+    assert second.done == {"a\r.png"}
+    second.close()
+    (tmp_path / "foreign.jsonl").write_text("some text without an end of line")
+    with pytest.raises(InputError, match="no file of results"):
+        Results(tmp_path / "foreign.jsonl", "run", 1)
+    assert (tmp_path / "foreign.jsonl").read_text().startswith("some text")

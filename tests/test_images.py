@@ -1,6 +1,7 @@
 import base64
 import io
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -573,3 +574,30 @@ def test_affine_turns_scales_and_shifts():
     assert torch.allclose(half, x.flip(-1, -2), atol=1e-5)
     moved = affine(x, zero, one, torch.tensor([[2 / 9, 0.0]] * 2))  # one pixel of nine
     assert torch.allclose(moved[..., :-1], x[..., 1:], atol=1e-5)
+
+
+def test_deep_images_are_not_black(tmp_path):
+    grey = np.full((4, 4), 200, np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    with pytest.raises(dz.InputError, match="whole numbers of 16 bits up to 200.*as 8 bits"):
+        dz.load_image(tmp_path / "a.png")
+    Image.fromarray(grey * 257).save(tmp_path / "b.png")
+    assert (dz.load_image(tmp_path / "b.png") == 200).all()
+    # A TIFF of 12 bits, all white: header, one directory, 4 x 2 pixels of 1.5 bytes.
+    tags = [(256, 4), (257, 2), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 2),
+            (279, 12)]  # fmt: skip
+    raw = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    raw += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    raw += struct.pack("<I", 0)
+    (tmp_path / "c.tif").write_bytes(raw.ljust(122, b"\0") + b"\xff" * 12)
+    assert (dz.load_image(tmp_path / "c.tif") == 255).all()
+
+
+def test_images_that_pillow_does_not_read_say_so(tmp_path):
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("workflow", "x" * 3_000_000, zip=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=text)
+    with pytest.raises(dz.InputError, match="metadata are larger than Pillow reads"):
+        dz.load_image(tmp_path / "a.png")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, ClassVar, Self
@@ -195,7 +195,10 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return self._as_output(log_p, X, candidates)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """What `predict_proba` and `predict_log_proba` give, as elsewhere in scikit-learn.
+        """What `predict_proba` and `predict_log_proba` give.
+
+        Leave it at arrays within scikit-learn's `cross_val_score` and the like, whose scorers want
+        those.
 
         Args:
             transform: `pandas` gives a data frame whose columns are the classes (an array all
@@ -229,6 +232,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             InputError: see `scores`.
             Unfitted: neither fitted nor given candidates.
         """
+        if candidates is not None and not isinstance(candidates, str):
+            with suppress(TypeError):  # what is no list of lists is refused below
+                candidates = [c if isinstance(c, str) else list(c) for c in candidates]
         proba = self.predict_proba(X, candidates)
         best = np.asarray(proba).argmax(1)
         if candidates is None:
@@ -242,7 +248,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             InputError: see `scores`; labels that are missing, of odd kinds, or too few.
         """
         self._check_fitted()
-        labels = label_list(y)
+        if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:  # a column, which fit takes too
+            y = np.asarray(y).ravel()
+        labels = [composed(own) if isinstance(own, str) else own for own in label_list(y)]
         check_each(labels)
         try:
             return float(super().score(X, np.asarray(labels), sample_weight))
@@ -391,10 +399,16 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if self.priors is None:
             return np.zeros(len(names))
         if isinstance(self.priors, Mapping):
-            given = {composed(n): p for n, p in self.priors.items()}
+            given = {composed(str(n)): p for n, p in self.priors.items()}
             missing = [n for n in names if n not in given]
             if missing:
                 raise InputError(f"priors lack {', '.join(map(repr, missing))}. Name every class.")
+            strange = [n for n in given if n not in names]
+            if strange:
+                raise InputError(
+                    f"priors name {', '.join(map(repr, strange))}, which {_are(strange)} of the "
+                    f"classes {', '.join(map(repr, names))}. Leave out what is no class."
+                )
             values = as_numbers([given[n] for n in names])
         else:
             values = as_numbers(self.priors)
@@ -432,6 +446,10 @@ def unique_prompts(groups: Iterable[list[str]]) -> tuple[list[str], list[np.ndar
     table: dict[str, int] = {}
     rows = [np.array([table.setdefault(p, len(table)) for p in group]) for group in groups]
     return list(table), rows
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is none" if len(names) == 1 else "are none"
 
 
 def _each(candidates: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from itertools import islice
 from typing import Any, Protocol
 
@@ -134,7 +135,7 @@ def _name(label: Any, position: int) -> str:
         InputError: a missing one, or what is neither a text nor a whole number.
     """
     if isinstance(label, str):
-        name = str(label)
+        name = str(label.value) if isinstance(label, Enum) else str(label)
         if not is_text(name):
             raise InputError(
                 f"Label {position + 1} is no word: it has {len(name):,} characters, or some that "

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import InputError, storable
 
+BOM = b"\xef\xbb\xbf"  # Excel's
 KINDS = (".csv", ".parquet", ".jsonl")
 SHOWN = 3  # best words in a row, if the user names no number
 PATH = "path"
@@ -80,6 +81,9 @@ class Results:
         try:
             found = {r[PATH]: r for r in self._found() if not r.get("error")}
             self._check(list(found.values()))
+            if self.kind != ".jsonl":  # columns that the user has added stay
+                own = [name for row in found.values() if "scores" not in row for name in row]
+                self.columns += [n for n in dict.fromkeys(own) if n not in self.columns]
         except InputError:
             self.lock.release()
             Path(self.lock.lock_file).unlink(missing_ok=True)
@@ -181,23 +185,29 @@ def columns(k: int, opened: bool) -> list[str]:
 
 def _csv_line(values: Sequence[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()
+    csv.writer(line, lineterminator="\r\n").writerow(values)  # which quotes both signs
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file() or not path.stat().st_size:
         return
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(_whole(file)) or [[]]
+        lines = io.StringIO(_text(path), newline="")
+        header, *rows = list(csv.reader(_whole(lines))) or [[]]
     except (UnicodeDecodeError, ValueError, csv.Error):
         raise _foreign(path) from None
     if PATH not in header or "run" not in header:
         raise _foreign(path)
-    for row in rows:
+    for row in filter(None, rows):  # editors leave empty lines
         values = dict(zip(header, row, strict=False))
         yield {name: _typed(name, text) for name, text in values.items()}
+
+
+def _text(path: Path) -> str:
+    """What a file holds, less what was cut off in the middle of a line, and of a character."""
+    raw = path.read_bytes()
+    return raw[: raw.rfind(b"\n") + 1].decode("utf-8-sig")
 
 
 def _whole(lines: Iterator[str]) -> Iterator[str]:
@@ -214,24 +224,29 @@ def _typed(name: str, text: str) -> Any:
     if text == "":
         return None
     if name in ("evals", "seed"):
-        return int(text)
+        return int(float(text))  # tables with gaps become fractions elsewhere
     return float(text) if name in NUMBERS or name.startswith("p_") else text
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                if line.endswith("\n"):
-                    raise _foreign(path) from None
+    raw = path.read_bytes().removeprefix(BOM)
+    *lines, last = raw.split(b"\n")
+    if not lines and last and not last.startswith(b"{"):  # else a first row that was cut off
+        raise _foreign(path)
+    for line in (*lines, last):
+        if not line.strip():  # editors leave empty lines
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if line is last:
                 return  # cut off
-            if not isinstance(row, dict) or PATH not in row or "run" not in row:
-                raise _foreign(path)
-            yield row
+            raise _foreign(path) from None
+        if not isinstance(row, dict) or PATH not in row or "run" not in row:
+            raise _foreign(path)
+        yield row
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
@@ -257,7 +272,9 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path, names: list[str]) -> 
         number = name in NUMBERS or name.startswith("p_")
         return pa.float64() if number else pa.string()
 
-    schema = pa.schema([(name, kind(name)) for name in names])
+    ours = set(columns(len(names), True))
+    added = {n: pa.array([row.get(n) for row in rows]).type for n in names if n not in ours}
+    schema = pa.schema([(name, added.get(name, kind(name))) for name in names])
     fresh = path.with_name(path.name + ".new")
     pq.write_table(pa.Table.from_pylist(rows, schema), fresh)
     os.replace(fresh, path)  # noqa: PTH105

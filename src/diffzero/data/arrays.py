@@ -25,7 +25,7 @@ from .matching import match_names
 from .names import ClassSet
 from .parquet import (
     ParquetReader,
-    kind_of_file,
+    files_of_kind,
     open_parquet,
     opened_files,
     parquet_files,
@@ -162,7 +162,7 @@ def _part(location: str, split: str) -> tuple[list[Path], str | None]:
                 return split_files(files, kind)[0], kind
             except (InputError, IndexError):
                 pass
-        elif found := [f for f in files if kind_of_file(f) == kind]:
+        elif found := files_of_kind(files, kind):
             return found, kind
         if kind in there:
             return [], kind

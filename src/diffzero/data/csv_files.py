@@ -96,7 +96,9 @@ def _rows(path: Path, image: str | None, label: str | None) -> tuple[list[str], 
         separator = _separator(first, image, label)
     csv.field_size_limit(2**31 - 1)  # a cell that is too long costs its own row, not the file
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+        )
         found = list(reader)
     except csv.Error as error:
         raise InputError(

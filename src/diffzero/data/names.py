@@ -10,8 +10,7 @@ import yaml
 from ..errors import InputError
 from ..options import short
 from ..prompts import check_labels
-from .text_files import read_lines
-from .word_lists import read_words
+from .word_lists import read_phrases, read_words
 
 SETS = Path(__file__).parent / "sets"
 
@@ -85,7 +84,7 @@ def read_templates(given: list[str] | None, model_default: str) -> list[str] | N
         return list(given)
     if given[0] in known_sets():
         return class_set(given[0]).templates or [model_default]
-    return read_lines(_file(given[0], "templates", "--template"))
+    return read_phrases(_file(given[0], "templates", "--template"))
 
 
 def _file(given: str, what: str, option: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from .cells import encoded
 from .columns import image_column, label_column
 from .dataset import Dataset
 from .labels import declared_names, labelled_rows
-from .parts import EVALUATED, kind_of
+from .matching import some
+from .parts import EVALUATED, WORDS, kind_of, kinds_of
 
 Place = tuple[int, int, int]  # file, row group, row of the group
 
@@ -70,8 +71,16 @@ def open_parquet(
         _check_columns(file.schema_arrow, path, image, label)
     _refuse_nested(source, schema.field(label))
     names = declared_names(features_of(source, schema).get(label))
+    known = [declared_names(features_of(source, f.schema_arrow).get(label)) for f in opened]
+    for path, own in zip(files, known, strict=True):
+        if sorted(own or []) != sorted(names or []):
+            raise InputError(
+                f"{path}: declares other classes ({some(own or [])}) than {files[0].name} "
+                f"({some(names or [])}), so that its labels mean something else. Give files of "
+                "one data set."
+            )
     rows = (
-        (f"{files[f].name}#{number}", cell, (f, g, r))
+        (f"{files[f].name}#{number}", _as_first(cell, known[f], names), (f, g, r))
         for f, file in enumerate(opened)
         for number, cell, g, r in _cells(files[f], file, label)
     )
@@ -80,6 +89,14 @@ def open_parquet(
     name = Path(source).stem if stem else Path(source).name
     reader = ParquetReader(files, image)
     return Dataset(name, source, split, list(classes), examples, reader, names is not None)
+
+
+def _as_first(cell: Any, own: list[str] | None, names: list[str] | None) -> Any:
+    """A label as a place among the first file's names: shards may order theirs otherwise."""
+    place = isinstance(cell, int) and not isinstance(cell, bool)
+    if own is None or names is None or own == names or not place or not 0 <= cell < len(own):
+        return cell
+    return names.index(own[cell])
 
 
 def opened_files(source: str, files: list[Path]) -> list[Any]:
@@ -114,22 +131,24 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def split_files(files: list[Path], split: str | None) -> tuple[list[Path], str]:
-    """The files of a part, by the beginning of their names.
+    """The files of a part, by their names without the numbers of shards.
 
     Args:
         files: All of a folder.
-        split: The part; if None, the first of test, validation and eval there is, else all files.
+        split: The part; if None, the first of test, validation and eval there is, else all files
+            where none is named for a part.
 
     Returns:
         The files, and the part's name, empty where there are no parts to evaluate.
 
     Raises:
-        InputError: no file of this part.
+        InputError: no file of this part, several parts that it may be, or training files alone.
     """
+    parts = _by_name(files)
     if split:
-        found = [f for f in files if f.name.startswith(split)]
+        found = next((own for name, own in parts.items() if name.lower() == split.lower()), None)
         kind = kind_of(split)
-        found = found or [f for f in files if kind is not None and kind_of_file(f) == kind]
+        found = found or (files_of_kind(files, kind) if kind is not None else [])
         if found:
             return found, split
         raise InputError(
@@ -137,22 +156,45 @@ def split_files(files: list[Path], split: str | None) -> tuple[list[Path], str]:
             f"{', '.join(f.name for f in files[:5])}."
         )
     for kind in EVALUATED:
-        words = [_word(f) for f in files if kind_of_file(f) == kind]
-        if words:
-            word = kind if kind in words else words[0]
-            return [f for f in files if _word(f) == word], word
+        if found := files_of_kind(files, kind):
+            return found, _name(found[0])
+    if kinds_of(list(parts)):
+        raise InputError(
+            f"{files[0].parent}: its files are parts to train on ({', '.join(parts)}). Name the "
+            "part to use with --split."
+        )
     return files, ""
 
 
-def _word(file: Path) -> str:
-    """The word that a file's name begins with."""
-    found = re.match(r"[A-Z]?[a-z]+|[A-Z]+", file.stem)
-    return found[0] if found else ""
+def files_of_kind(files: Sequence[Path], kind: str) -> list[Path]:
+    """The files that are named for a kind of part, `train-00000-of-00002` for `train`.
+
+    Raises:
+        InputError: several parts of this kind.
+    """
+    parts = _by_name(files)
+    kinds = kinds_of(list(parts))
+    found = [name for name in parts if kinds.get(name) == kind]
+    plain = [kind] if kind in found else [n for n in found if n.lower() in WORDS[kind]]
+    if len(found) > 1 and len(plain) != 1:
+        raise InputError(
+            f"{files[0].parent}: {kind} may be {', '.join(found)}. Name one of them with --split."
+        )
+    return parts[(plain or found)[0]] if found else []
 
 
-def kind_of_file(file: Path) -> str | None:
-    """The kind of part that a file is named for: `train-00000-of-00002` is `train`."""
-    return kind_of(_word(file))
+def _by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files by the name of their part."""
+    parts: dict[str, list[Path]] = {}
+    for file in files:
+        parts.setdefault(_name(file), []).append(file)
+    return parts
+
+
+def _name(file: Path) -> str:
+    """A file's name without the number of its shard: `test` of `test-00000-of-00002`."""
+    stem = re.sub(r"[-_.]of[-_.]\d+$", "", file.stem)
+    return re.sub(r"(^|[-_.])[\d-]*\d$", "", stem) if stem[-1:].isdigit() else stem
 
 
 def features_of(source: str, schema: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import unicodedata
@@ -27,6 +28,9 @@ OTHER = (
 )
 BULLET = re.compile(r"[-*\u2022\u2013]\s+(?=\S)")
 NUMBER = re.compile(r"(\d+)[.):]\s+(?=\S)")
+SYNSET = re.compile(r"n\d{8}\s+(?=\S)")  # ImageNet's folder names, before its words
+PROGRAM = re.compile(r"(?:[\w.]+\s*=\s*)?(\[.*\])\s*;?", re.DOTALL)
+QUOTED = re.compile(r"""(["'])(.*)\1\s*,?""")
 
 
 def read_words(path: Path) -> list[str]:
@@ -59,18 +63,41 @@ def read_words(path: Path) -> list[str]:
     return [_one_word(path, line, place) for place, line in enumerate(lines, 1)]
 
 
+def read_phrases(path: Path) -> list[str]:
+    """The phrases in a file with one per line, such as templates: commas and dots are theirs.
+
+    Bullets, running numbers, and quotes around a phrase are left out; a list of JSON or Python is
+    read as one.
+
+    Raises:
+        InputError: unreadable.
+    """
+    text = read_text(path)
+    listed = _json_words(path, text)
+    if listed is not None:
+        return listed
+    quoted = [(QUOTED.fullmatch(line), line) for line in _unmarked(lines_of(path, text))]
+    return [match[2] if match else line for match, line in quoted]
+
+
 def _json_words(path: Path, text: str) -> list[str] | None:
     """The words of a JSON list; None where the file is no JSON.
 
     Raises:
         InputError: JSON of another form.
     """
-    if text.lstrip()[:1] not in ("[", "{"):
+    program = PROGRAM.fullmatch(text.strip())
+    if program is None and text.lstrip()[:1] != "{":
         return None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        if program is None:
+            return None
+        try:  # a list as programs have it: single quotes, a comma at the end, a name before it
+            found = ast.literal_eval(program[1])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
     if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
         raise InputError(
             f"{path}: this is JSON, and no list of words. Write one word a line, or a list such "
@@ -83,8 +110,9 @@ def _unmarked(lines: list[str]) -> list[str]:
     """Lines without the bullets or the running numbers, if all of several have them."""
     if len(lines) < 2:
         return lines
-    if all(BULLET.match(line) for line in lines):
-        return [BULLET.sub("", line, count=1) for line in lines]
+    for sign in (BULLET, SYNSET):
+        if all(map(sign.match, lines)):
+            return [sign.sub("", line, count=1) for line in lines]
     found = [NUMBER.match(line) for line in lines]
     numbers = [int(match[1]) for match in found if match]
     if numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):

@@ -91,8 +91,9 @@ def pillow(name: str) -> Iterator[None]:
         raise InputError(_too_large(name, limit())) from None
     except UnidentifiedImageError:
         raise InputError(
-            f"{name}: the image is damaged or truncated (its beginning cannot be read). Fetch or "
-            "save it again."
+            f"{name}: the image is damaged or truncated (its beginning cannot be read), or of a "
+            "kind that Pillow does not read, such as TIFF of floats or of five bands. Fetch it "
+            "again, or save it as PNG."
         ) from None
     except MemoryError:
         raise InputError(
@@ -103,6 +104,11 @@ def pillow(name: str) -> Iterator[None]:
         said = " ".join(str(error).split())[:160] or type(error).__name__
         if isinstance(error, ValueError) and "closed" in said:
             raise InputError(f"{name}: its file was closed too early. Keep it open.") from None
+        if "MAX_TEXT_CHUNK" in said:
+            raise InputError(
+                f"{name}: its metadata are larger than Pillow reads ({said}). Save it without "
+                "them."
+            ) from None
         raise InputError(
             f"{name}: the image is damaged or truncated ({said}). Fetch or save it again."
         ) from None
@@ -210,19 +216,21 @@ def pil_to_rgb(image: Image.Image, name: str) -> np.ndarray:
         raise InputError(
             f"{name}: floating-point pixels carry no range. Pass a float array and value_range."
         )
-    if image.mode == "I":
+    if image.mode.startswith("I"):
         _check_deep(image, name)
+    # TIFF's BitsPerSample; Pillow gives 12 of them as they are, in 16.
+    white = 4095 if getattr(image, "tag_v2", {}).get(258) in (12, (12,)) else 65535
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     rows = max(1, STRIP // width)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        pixels[top:bottom] = _strip(image, (0, top, width, bottom), name)
+        pixels[top:bottom] = _strip(image, (0, top, width, bottom), name, white)
     turn = _ROTATED.get(orientation) if isinstance(orientation, int) else None
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def _check_deep(image: Image.Image, name: str) -> None:
-    """Refuse whole numbers of 32 bits that are not 0 to 65535 (white).
+    """Refuse whole numbers of 16 or 32 bits that are not 0 to 65535 (white).
 
     Raises:
         InputError: others, among them those that look like 8 bits and would come out black.
@@ -231,8 +239,9 @@ def _check_deep(image: Image.Image, name: str) -> None:
         low, high = (float(v) for v in image.getextrema())  # type: ignore[arg-type]
     if 1 < high <= 255 and low >= 0:
         raise InputError(
-            f"{name}: its pixels are whole numbers of 32 bits up to {high:g}, where 65535 is "
-            "white. If 255 is, give image.convert('L')."
+            f"{name}: its pixels are whole numbers of {32 if image.mode == 'I' else 16} bits up "
+            f"to {high:g}, where 65535 is white. If 255 is, give them as 8 bits: a uint8 array, "
+            "or a file saved so."
         )
     if low < 0 or high > 65535:
         raise InputError(
@@ -241,16 +250,23 @@ def _check_deep(image: Image.Image, name: str) -> None:
         )
 
 
-def _strip(image: Image.Image, box: tuple[int, int, int, int], name: str) -> np.ndarray:
-    """Part of a loaded image: uint8 `[h, w, 3]`, or `[h, w, 1]` where it is grey."""
+def _strip(image: Image.Image, box: tuple[int, int, int, int], name: str, full: int) -> np.ndarray:
+    """Part of a loaded image: uint8 `[h, w, 3]`, or `[h, w, 1]` where it is grey.
+
+    Args:
+        image: Loaded.
+        box: Left, top, right and bottom.
+        name: Of the image, for messages.
+        full: What is white where numbers have more than 8 bits.
+    """
     from PIL import Image
 
     with pillow(name):
         part = image.crop(box)
         deep = np.asarray(part) if part.mode.startswith("I") else None
     if deep is not None:
-        # 16-bit files open as I or I;16: 65535 is white, and 257 of its steps are one of ours.
-        scaled = np.round(deep.astype(np.int64) / 257.0)
+        # 16-bit files open as I or I;16: of 65535, 257 steps are one of ours.
+        scaled = np.round(deep.astype(np.int64) * (255 / full))
         return np.clip(scaled, 0, 255).astype(np.uint8)[..., None]
     with pillow(name):
         if part.mode == "RGB" and "transparency" not in part.info:

@@ -10,7 +10,7 @@ from ..errors import InputError
 
 SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".heic", ".heif", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".jpe", ".mpo", ".dib", ".jp2"),
 }
 """Files of a folder that are called images, read or not: one that is not read gets a message."""
 JUNK = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "lost+found"}

@@ -231,8 +231,9 @@ def running(name: str, part: str) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
         raise InputError(
-            f"{name}: its {part} does not run on this input: {said(error)}. The model's parts may "
-            "not belong together; fetch it again."
+            f"{name}: its {part} does not run on this input: {said(error)}. If it was moved or "
+            "cast after it was loaded, load it again; else its parts may not belong together: "
+            "fetch it again."
         ) from error
 
 

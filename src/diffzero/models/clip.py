@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..images import trim
 from .backbone import Temperature, naming, running
 from .cards import Card
-from .conditioner import PROMPTS_AT_ONCE, check_end, check_fits, text_window
+from .conditioner import PROMPTS_AT_ONCE, check_end, check_fits, padded, text_window
 from .family import Family, Parts
 
 
@@ -62,13 +62,13 @@ class ClipBackbone:
     def text_features(self, prompts: list[str]) -> Tensor:
         """Prompts to unit vectors `[n, d]`."""
         room = self.window - self.tokenizer.num_special_tokens_to_add()
+        rows = self.tokenizer(prompts).input_ids
         with naming(self.name):
-            for prompt, ids in zip(prompts, self.tokenizer(prompts).input_ids, strict=True):
-                check_fits(prompt, ids[1:-1], room)
-        batch = self.tokenizer(
-            prompts, padding="max_length", max_length=self.window, return_tensors="pt"
-        ).to(self.device)
-        ids, mask = (x.split(PROMPTS_AT_ONCE) for x in (batch.input_ids, batch.attention_mask))
+            for prompt, row in zip(prompts, rows, strict=True):
+                check_fits(prompt, row[1:-1], room)
+        # On the right whatever the tokenizer's file says: the encoder ends at the first end token.
+        both = padded(rows, self.window, self.tokenizer.pad_token_id)
+        ids, mask = (x.to(self.device).split(PROMPTS_AT_ONCE) for x in both)
         with running(self.name, "text encoder"):
             features = [
                 as_vectors(self.model.get_text_features(*some))
