@@ -397,3 +397,22 @@ def test_templates_lose_quotes_and_bullets(tmp_path, text):
 def test_labels_that_count_keep_their_numbers(tmp_path):
     (tmp_path / "words.txt").write_text("1 apple\n2 apples\n3 apples\n")
     assert read_words(tmp_path / "words.txt") == ["1 apple", "2 apples", "3 apples"]
+
+
+def test_a_column_tells_the_parts_of_a_table(tmp_path):
+    rows = ["image,label,split"]
+    for i, (label, part) in enumerate(
+        [("cat", "train"), ("dog", "train"), ("cat", "test"), ("dog", "test")]
+    ):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{label},{part}")
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(rows) + "\n")
+    for split, names in ((None, ["2.png", "3.png"]), ("train", ["0.png", "1.png"])):
+        assert [e.id for e in open_data(path, split).examples] == names
+    with pytest.raises(dz.InputError, match="has no part 'val'; its parts are train, test"):
+        open_data(path, "val")
+    path.write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
+    assert len(open_data(path).examples) == 4
+    with pytest.raises(dz.InputError, match="one file has no parts unless a column .split.*tells"):
+        open_data(path, "test")

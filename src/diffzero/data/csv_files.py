@@ -13,23 +13,30 @@ from .cells import named, read_file
 from .columns import IMAGE_COLUMNS, LABEL_COLUMNS, image_column, label_column
 from .dataset import Dataset
 from .labels import labelled_rows, table_numbers
+from .parts import choose_part, kind_of, part_to_evaluate
 from .text_files import read_text
 
+PART_COLUMNS = ("split", "subset", "partition", "part")
 SEPARATORS = ",;\t\uff0c\uff1b|"
 
 
-def open_csv(path: Path, image: str | None = None, label: str | None = None) -> Dataset:
+def open_csv(
+    path: Path, image: str | None = None, label: str | None = None, split: str | None = None
+) -> Dataset:
     """A data set from a CSV file whose first line names the columns.
 
     Args:
         path: The file; its image paths are relative to its folder. UTF-8, or UTF-16 with a mark.
         image: Column of the image paths; if None, the first usual name there is.
         label: Column of the labels; if None, the first usual name there is.
+        split: Part of the data, where a column such as `split` says of every row which it belongs
+            to; if None, the first of test, validation and eval there is.
 
     Raises:
-        InputError: not readable, or without such columns.
+        InputError: not readable, or without such columns or such a part.
     """
     header, rows = _rows(path, image, label)
+    rows, part = _of_part(path, header, rows, split)
     image = image_column(path, header, image)
     label = label_column(path, header, label)
     _check_columns(path, header, image, label)
@@ -54,7 +61,36 @@ def open_csv(path: Path, image: str | None = None, label: str | None = None) -> 
     def read(name: str) -> bytes:
         return read_file(path.parent / named(name))
 
-    return Dataset(path.stem, str(path), "", classes, examples, read, False)
+    return Dataset(path.stem, str(path), part, classes, examples, read, False)
+
+
+def _of_part(
+    path: Path, header: list[str], rows: list[list[str]], split: str | None
+) -> tuple[list[list[str]], str]:
+    """The rows of a part, and its name; all of them where no column tells of parts.
+
+    Raises:
+        InputError: no such part, or rows to train on alone.
+    """
+    names = [column.lower() for column in header]
+    for column in (names.index(name) for name in PART_COLUMNS if name in names):
+        told = [row[column].strip() if column < len(row) else "" for row in rows]
+        parts = [Path(part) for part in dict.fromkeys(told)]
+        if parts and all(kind_of(part.name) for part in parts):
+            if not split and {kind_of(part.name) for part in parts} == {"train"}:
+                raise InputError(
+                    f"{path}: its rows are to train on ({header[column]}). Name the part to use "
+                    "with --split."
+                )
+            chosen = choose_part(parts, split, path) if split else part_to_evaluate(parts, path)
+            kept = [row for row, part in zip(rows, told, strict=True) if part == chosen.name]
+            return kept, chosen.name
+    if split:
+        raise InputError(
+            f"{path}: one file has no parts unless a column ({', '.join(PART_COLUMNS)}) tells which "
+            f"rows are {split!r}. Leave --split out, or give the folder of all files."
+        )
+    return rows, ""
 
 
 def _check_columns(path: Path, header: list[str], image: str, label: str) -> None:

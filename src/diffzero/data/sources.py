@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import InputError
@@ -32,6 +33,7 @@ def open_data(
     Raises:
         InputError: nothing usable there.
     """
+    source = os.fspath(source)
     opened = _open(source, split, image_column, label_column)
     if not opened.examples:
         raise InputError(f"{source}: holds no images. Check the path and --split.")
@@ -80,11 +82,11 @@ def _file(
     """A CSV or Parquet file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
+    if path.suffix.lower() == ".csv":
+        return open_csv(path, image, label, split)
     if split:
         raise InputError(
             f"{path}: one file has no parts, so there is no part {split!r}. Leave --split out, or "
             "give the folder of all files."
         )
-    if path.suffix.lower() == ".csv":
-        return open_csv(path, image, label)
     return open_parquet(source, [path], "", image, label)
