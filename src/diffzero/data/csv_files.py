@@ -87,8 +87,8 @@ def _of_part(
             return kept, chosen.name
     if split:
         raise InputError(
-            f"{path}: one file has no parts unless a column ({', '.join(PART_COLUMNS)}) tells which "
-            f"rows are {split!r}. Leave --split out, or give the folder of all files."
+            f"{path}: one file has no parts unless a column ({', '.join(PART_COLUMNS)}) tells "
+            f"which rows are {split!r}. Leave --split out, or give the folder of all files."
         )
     return rows, ""
 
