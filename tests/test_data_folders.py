@@ -350,7 +350,7 @@ def test_parquet_parts_do_not_leak_into_each_other(tmp_path):
 
 def test_parquet_parts_are_known_by_their_twins(tmp_path):
     for name in ("cifar_test", "cifar_train"):
-        labelled_table(tmp_path / f"{name}-00000-of-00001.parquet", ["cat", "dog"], [0, 1])
+        labelled_table(tmp_path / f"{name}-00000-of-00001-9a1b.parquet", ["cat", "dog"], [0, 1])
     for split in (None, "test"):
         (first, _) = open_data(str(tmp_path), split).examples
         assert first.id.startswith("cifar_test")

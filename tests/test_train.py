@@ -519,8 +519,8 @@ def test_tables_without_a_validation_part_are_measured_on_their_test_part(tmp_pa
     from diffzero.data.hub import _of_kinds
 
     for part, grey in (("train", 1), ("test", 2)):
-        for label in ("cat", "dog"):
-            table(tmp_path / f"{part}-{label}.parquet", grey, label)
+        for shard, label in enumerate(("cat", "dog")):
+            table(tmp_path / f"{part}-{shard}.parquet", grey, label)
     data.check_validation(str(tmp_path))
     assert (data.load(str(tmp_path), None, "validation").images[0] == 2).all()
     names = ["unsupervised", "train", "test"]

@@ -192,9 +192,10 @@ def _by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _name(file: Path) -> str:
-    """A file's name without the number of its shard: `test` of `test-00000-of-00002`."""
-    stem = re.sub(r"[-_.]of[-_.]\d+$", "", file.stem)
-    return re.sub(r"(^|[-_.])[\d-]*\d$", "", stem) if stem[-1:].isdigit() else stem
+    """A file's name without the number of its shard, and the hub's letters behind it: `test` of
+    `test-00000-of-00002-9a1b2c`."""
+    stem = re.sub(r"(^|[-_.])\d+[-_.]of[-_.]\d+.*$", "", file.stem)
+    return re.sub(r"[-_.]?\d[\d_.-]*$", "", stem)
 
 
 def features_of(source: str, schema: Any) -> dict[str, Any]:
