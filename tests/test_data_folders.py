@@ -354,3 +354,32 @@ def test_parquet_parts_are_known_by_their_twins(tmp_path):
     for split in (None, "test"):
         (first, _) = open_data(str(tmp_path), split).examples
         assert first.id.startswith("cifar_test")
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "expected"),
+    [
+        (["test2017", "test2018", "train"], "test2017", ["test2017"]),
+        (["test-2017-00000-of-00001", "test-2018-00000-of-00001"], "test-2017",
+         ["test-2017-00000-of-00001"]),
+        (["fold1", "fold2"], "fold1", ["fold1"]),
+        (["fold1", "fold2"], None, ["fold1", "fold2"]),
+        (["TEST-00000-OF-00002", "TEST-00001-OF-00002"], None,
+         ["TEST-00000-OF-00002", "TEST-00001-OF-00002"]),
+        (["validation_matched-00000-of-00001", "train-0"], None,
+         ["validation_matched-00000-of-00001"]),
+        (["validation_matched-00000-of-00001", "train-0"], "validation",
+         ["validation_matched-00000-of-00001"]),
+        (["train_a", "test_a", "test_b"], None, "test may be test_a, test_b"),
+        (["test2017", "test2018"], None, "test may be test2017, test2018"),
+    ],
+)  # fmt: skip
+def test_names_of_parquet_parts(names, split, expected):
+    from diffzero.data.parquet import split_files
+
+    files = [Path(f"{name}.parquet") for name in names]
+    if isinstance(expected, str):
+        with pytest.raises(dz.InputError, match=expected):
+            split_files(files, split)
+    else:
+        assert [f.stem for f in split_files(files, split)[0]] == expected

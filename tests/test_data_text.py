@@ -17,6 +17,7 @@ from diffzero.data import (
     read_words,
     split_labels,
 )
+from diffzero.data.csv_files import open_csv
 from test_cli import run
 
 WORDS = ["sneaker", "café crème", "ankle boot"]
@@ -416,3 +417,33 @@ def test_a_column_tells_the_parts_of_a_table(tmp_path):
     assert len(open_data(path).examples) == 4
     with pytest.raises(dz.InputError, match="one file has no parts unless a column .split.*tells"):
         open_data(path, "test")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "split", "kept"),
+    [
+        ("split", ["train", "train", "test", "", "test"], None, [2, 4]),
+        ("set", ["train", "holdout", "test", "test", "train"], None, [2, 3]),
+        ("split", ["data/train", "data/test", "data/test", "x", "data/train"], "test", [1, 2]),
+        ("split", ["TEST", "Test", "train", "test", "val"], None, [0, 1, 3]),
+        ("part", ["a", "b", "c", "d", "e"], None, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_cells_of_parts_as_people_write_them(tmp_path, column, cells, split, kept):
+    rows = [f"image,label,{column}"]
+    rows += [f"{i}.png,{'cat' if i % 2 else 'dog'},{cell}" for i, cell in enumerate(cells)]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    found = open_csv(tmp_path / "t.csv", split=split)
+    assert [e.id for e in found.examples] == [f"{i}.png" for i in kept]
+
+
+def test_a_column_of_labels_is_no_column_of_parts(tmp_path):
+    (tmp_path / "t.csv").write_text("image,part\na.png,test\nb.png,train\n")
+    assert len(open_csv(tmp_path / "t.csv", label="part").examples) == 2
+
+
+def test_templates_that_are_no_lists_stay(tmp_path):
+    (tmp_path / "t.txt").write_text("{}\n")
+    assert read_templates([str(tmp_path / "t.txt")], "x {}") == ["{}"]
+    (tmp_path / "t.txt").write_text('"a {}" and "b"\n')
+    assert read_templates([str(tmp_path / "t.txt")], "x {}") == ['"a {}" and "b"']

@@ -482,3 +482,29 @@ def test_a_row_cut_off_within_a_letter_is_done_again(tmp_path, kind):
     with pytest.raises(InputError, match="no file of results"):
         Results(tmp_path / "foreign.jsonl", "run", 1)
     assert (tmp_path / "foreign.jsonl").read_text().startswith("some text")
+
+
+def test_columns_of_any_kind_stay(tmp_path):
+    import pandas
+
+    for kind in ("parquet", "csv"):
+        out = tmp_path / f"r.{kind}"
+        first = Results(out, "run", 1)
+        first.add(record("a.png"))
+        first.close()
+        table = pandas.read_parquet(out) if kind == "parquet" else pandas.read_csv(out)
+        table["when"], table["p_truth"] = pandas.Timestamp("2026-01-02"), "yes"
+        table["scores"] = "mine"
+        if kind == "parquet":
+            table.to_parquet(out)
+        else:
+            table.to_csv(out, index=False)
+            out.write_bytes(out.read_bytes().rstrip(b"\n"))  # as some editors save it
+        second = Results(out, "run", 1)
+        assert second.done == {"a.png"}
+        second.close()
+        (row,) = rows_of(out)
+        assert row["when"].startswith("2026-01-02") and row["p_truth"] == "yes"
+    (tmp_path / "r.jsonl").write_text("{my notes")
+    with pytest.raises(InputError, match="no file of results"):
+        Results(tmp_path / "r.jsonl", "run", 1)

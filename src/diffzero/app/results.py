@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,20 @@ class Results:
             found = {r[PATH]: r for r in self._found() if not r.get("error")}
             self._check(list(found.values()))
             if self.kind != ".jsonl":  # columns that the user has added stay
-                own = [name for row in found.values() if "scores" not in row for name in row]
+                own = [
+                    name
+                    for row in found.values()
+                    if not isinstance(row.get("scores"), dict)
+                    for name in row
+                ]
                 self.columns += [n for n in dict.fromkeys(own) if n not in self.columns]
         except InputError:
             self.lock.release()
             Path(self.lock.lock_file).unlink(missing_ok=True)
             raise
-        self.rows = [flat(r, k) if "scores" in r else r for r in found.values()]
+        self.rows = [
+            flat(r, k) if isinstance(r.get("scores"), dict) else r for r in found.values()
+        ]
         self._rewrite(list(found.values()))
         self.file = self.journal.open("a", encoding="utf-8", newline="")
 
@@ -143,7 +151,7 @@ class Results:
     def _line(self, row: dict[str, Any]) -> str:
         if self.kind == ".csv":
             return _csv_line([row.get(name) for name in self.columns])
-        return json.dumps(row) + "\n"
+        return json.dumps(row, default=str) + "\n"  # columns that were added hold anything
 
 
 def check_place(path: Path) -> None:
@@ -199,7 +207,10 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
         raise _foreign(path) from None
     if PATH not in header or "run" not in header:
         raise _foreign(path)
-    for row in filter(None, rows):  # editors leave empty lines
+    # Editors leave empty lines, and take the last end of a line; a row that was cut off is short.
+    last = path.read_bytes().rpartition(b"\n")[2].decode("utf-8", "replace")
+    rows += [row for row in csv.reader([last]) if len(row) == len(header)]
+    for row in filter(None, rows):
         values = dict(zip(header, row, strict=False))
         yield {name: _typed(name, text) for name, text in values.items()}
 
@@ -225,7 +236,7 @@ def _typed(name: str, text: str) -> Any:
         return None
     if name in ("evals", "seed"):
         return int(float(text))  # tables with gaps become fractions elsewhere
-    return float(text) if name in NUMBERS or name.startswith("p_") else text
+    return float(text) if name in NUMBERS or re.fullmatch(r"p_\d+", name) else text
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -233,7 +244,7 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     raw = path.read_bytes().removeprefix(BOM)
     *lines, last = raw.split(b"\n")
-    if not lines and last and not last.startswith(b"{"):  # else a first row that was cut off
+    if not lines and last and not last.startswith(b'{"path"'):  # else a first row that was cut off
         raise _foreign(path)
     for line in (*lines, last):
         if not line.strip():  # editors leave empty lines

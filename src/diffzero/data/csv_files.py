@@ -13,10 +13,10 @@ from .cells import named, read_file
 from .columns import IMAGE_COLUMNS, LABEL_COLUMNS, image_column, label_column
 from .dataset import Dataset
 from .labels import labelled_rows, table_numbers
-from .parts import choose_part, kind_of, part_to_evaluate
+from .parts import EVALUATED, kind_of
 from .text_files import read_text
 
-PART_COLUMNS = ("split", "subset", "partition", "part")
+PART_COLUMNS = ("split", "subset", "partition", "part", "set", "dataset")
 SEPARATORS = ",;\t\uff0c\uff1b|"
 
 
@@ -36,10 +36,10 @@ def open_csv(
         InputError: not readable, or without such columns or such a part.
     """
     header, rows = _rows(path, image, label)
-    rows, part = _of_part(path, header, rows, split)
     image = image_column(path, header, image)
     label = label_column(path, header, label)
     _check_columns(path, header, image, label)
+    rows, part = _of_part(path, header, rows, split, {image, label})
     files, labels = header.index(image), header.index(label)
     keys, problems, seen = [], {}, set()
     names = [row[files].strip() if files < len(row) else "" for row in rows]
@@ -65,9 +65,18 @@ def open_csv(
 
 
 def _of_part(
-    path: Path, header: list[str], rows: list[list[str]], split: str | None
+    path: Path, header: list[str], rows: list[list[str]], split: str | None, taken: set[str]
 ) -> tuple[list[list[str]], str]:
     """The rows of a part, and its name; all of them where no column tells of parts.
+
+    Parts of one kind are one, however they are spelled; rows of no part are left out.
+
+    Args:
+        path: For messages.
+        header: Names of the columns.
+        rows: Their cells.
+        split: See `open_csv`.
+        taken: Columns that hold something else.
 
     Raises:
         InputError: no such part, or rows to train on alone.
@@ -75,16 +84,24 @@ def _of_part(
     names = [column.lower() for column in header]
     for column in (names.index(name) for name in PART_COLUMNS if name in names):
         told = [row[column].strip() if column < len(row) else "" for row in rows]
-        parts = [Path(part) for part in dict.fromkeys(told)]
-        if parts and all(kind_of(part.name) for part in parts):
-            if not split and {kind_of(part.name) for part in parts} == {"train"}:
-                raise InputError(
-                    f"{path}: its rows are to train on ({header[column]}). Name the part to use "
-                    "with --split."
-                )
-            chosen = choose_part(parts, split, path) if split else part_to_evaluate(parts, path)
-            kept = [row for row, part in zip(rows, told, strict=True) if part == chosen.name]
-            return kept, chosen.name
+        kinds = {cell: kind_of(cell) for cell in dict.fromkeys(filter(None, told))}
+        known = {kind for kind in kinds.values() if kind is not None}
+        # Cells that are no parts may stand beside those for training and for evaluation.
+        whole = known and None not in kinds.values()
+        if header[column] in taken or not (whole or ("train" in known and len(known) > 1)):
+            continue
+        wanted = split.lower() if split else None
+        chosen = {cell for cell in kinds if cell.lower() == wanted}
+        for kind in (kind_of(split),) if split else EVALUATED:
+            chosen = chosen or {cell for cell, own in kinds.items() if own == kind and kind}
+        if not chosen:
+            why = f"has no part {split!r}" if split else "its rows are to train on"
+            raise InputError(
+                f"{path}: {why}; its column {header[column]} holds {', '.join(kinds)}. Name the "
+                "part to use with --split."
+            )
+        kept = [row for row, cell in zip(rows, told, strict=True) if cell in chosen]
+        return kept, split or min(chosen)
     if split:
         raise InputError(
             f"{path}: one file has no parts unless a column ({', '.join(PART_COLUMNS)}) tells "

@@ -14,7 +14,7 @@ from .columns import image_column, label_column
 from .dataset import Dataset
 from .labels import declared_names, labelled_rows
 from .matching import some
-from .parts import EVALUATED, WORDS, kind_of, kinds_of
+from .parts import EVALUATED, WORDS, kind_of, named_for
 
 Place = tuple[int, int, int]  # file, row group, row of the group
 
@@ -146,8 +146,9 @@ def split_files(files: list[Path], split: str | None) -> tuple[list[Path], str]:
     """
     parts = _by_name(files)
     if split:
-        found = next((own for name, own in parts.items() if name.lower() == split.lower()), None)
-        kind = kind_of(split)
+        wanted, kind = split.lower(), kind_of(split)
+        found = [f for f in files if wanted in (f.stem.lower(), _shardless(f).lower())]
+        found = found or [f for name, own in parts.items() if name.lower() == wanted for f in own]
         found = found or (files_of_kind(files, kind) if kind is not None else [])
         if found:
             return found, split
@@ -158,9 +159,10 @@ def split_files(files: list[Path], split: str | None) -> tuple[list[Path], str]:
     for kind in EVALUATED:
         if found := files_of_kind(files, kind):
             return found, _name(found[0])
-    if kinds_of(list(parts)):
+    trained = [name for name in parts if named_for(name) == "train"]
+    if trained:
         raise InputError(
-            f"{files[0].parent}: its files are parts to train on ({', '.join(parts)}). Name the "
+            f"{files[0].parent}: its files are parts to train on ({', '.join(trained)}). Name the "
             "part to use with --split."
         )
     return files, ""
@@ -173,8 +175,7 @@ def files_of_kind(files: Sequence[Path], kind: str) -> list[Path]:
         InputError: several parts of this kind.
     """
     parts = _by_name(files)
-    kinds = kinds_of(list(parts))
-    found = [name for name in parts if kinds.get(name) == kind]
+    found = [name for name in parts if named_for(name) == kind]
     plain = [kind] if kind in found else [n for n in found if n.lower() in WORDS[kind]]
     if len(found) > 1 and len(plain) != 1:
         raise InputError(
@@ -191,11 +192,15 @@ def _by_name(files: Sequence[Path]) -> dict[str, list[Path]]:
     return parts
 
 
-def _name(file: Path) -> str:
+def _shardless(file: Path) -> str:
     """A file's name without the number of its shard, and the hub's letters behind it: `test` of
     `test-00000-of-00002-9a1b2c`."""
-    stem = re.sub(r"(^|[-_.])\d+[-_.]of[-_.]\d+.*$", "", file.stem)
-    return re.sub(r"[-_.]?\d[\d_.-]*$", "", stem)
+    return re.sub(r"(^|[-_.])\d+[-_.]of[-_.]\d+.*$", "", file.stem, flags=re.IGNORECASE)
+
+
+def _name(file: Path) -> str:
+    """The same without a running number at the end, which no year is: `test` of `test-1`."""
+    return re.sub(r"(?<!\d)[-_.]?(?!(?:19|20)\d\d$)\d+$", "", _shardless(file))
 
 
 def features_of(source: str, schema: Any) -> dict[str, Any]:

@@ -45,6 +45,11 @@ def kinds_of(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def named_for(name: str) -> str | None:
+    """The kind of part that a word of a name says, whatever its other words: `test_hard` too."""
+    return _told(name)[0]
+
+
 def _told(name: str) -> tuple[str | None, tuple[str, ...]]:
     """The kind that a word of a name says, and the other words but those that say nothing."""
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)

@@ -30,7 +30,7 @@ BULLET = re.compile(r"[-*\u2022\u2013]\s+(?=\S)")
 NUMBER = re.compile(r"(\d+)[.):]\s+(?=\S)")
 SYNSET = re.compile(r"n\d{8}\s+(?=\S)")  # ImageNet's folder names, before its words
 PROGRAM = re.compile(r"(?:[\w.]+\s*=\s*)?(\[.*\])\s*;?", re.DOTALL)
-QUOTED = re.compile(r"""(["'])(.*)\1\s*,?""")
+QUOTED = re.compile(r"""(["'])((?:(?!\1).)*)\1\s*,?""")
 
 
 def read_words(path: Path) -> list[str]:
@@ -73,7 +73,7 @@ def read_phrases(path: Path) -> list[str]:
         InputError: unreadable.
     """
     text = read_text(path)
-    listed = _json_words(path, text)
+    listed = _json_words(path, text) if PROGRAM.fullmatch(text.strip()) else None
     if listed is not None:
         return listed
     quoted = [(QUOTED.fullmatch(line), line) for line in _unmarked(lines_of(path, text))]
