@@ -504,7 +504,7 @@ def test_columns_of_any_kind_stay(tmp_path):
         assert second.done == {"a.png"}
         second.close()
         (row,) = rows_of(out)
-        assert row["when"].startswith("2026-01-02") and row["p_truth"] == "yes"
+        assert str(row["when"]).startswith("2026-01-02") and row["p_truth"] == "yes"
     (tmp_path / "r.jsonl").write_text("{my notes")
     with pytest.raises(InputError, match="no file of results"):
         Results(tmp_path / "r.jsonl", "run", 1)

@@ -83,20 +83,13 @@ class Results:
             found = {r[PATH]: r for r in self._found() if not r.get("error")}
             self._check(list(found.values()))
             if self.kind != ".jsonl":  # columns that the user has added stay
-                own = [
-                    name
-                    for row in found.values()
-                    if not isinstance(row.get("scores"), dict)
-                    for name in row
-                ]
+                own = [name for row in found.values() if not _is_record(row) for name in row]
                 self.columns += [n for n in dict.fromkeys(own) if n not in self.columns]
         except InputError:
             self.lock.release()
             Path(self.lock.lock_file).unlink(missing_ok=True)
             raise
-        self.rows = [
-            flat(r, k) if isinstance(r.get("scores"), dict) else r for r in found.values()
-        ]
+        self.rows = [flat(r, k) if _is_record(r) else r for r in found.values()]
         self._rewrite(list(found.values()))
         self.file = self.journal.open("a", encoding="utf-8", newline="")
 
@@ -152,6 +145,11 @@ class Results:
         if self.kind == ".csv":
             return _csv_line([row.get(name) for name in self.columns])
         return json.dumps(row, default=str) + "\n"  # columns that were added hold anything
+
+
+def _is_record(row: Mapping[str, Any]) -> bool:
+    """Whether this is a line of JSON as it was written, not a row of a table."""
+    return isinstance(row.get("scores"), dict)
 
 
 def check_place(path: Path) -> None:
