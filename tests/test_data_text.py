@@ -411,9 +411,7 @@ def test_a_column_tells_the_parts_of_a_table(tmp_path):
     path.write_text("\n".join(rows) + "\n")
     for split, names in ((None, ["2.png", "3.png"]), ("train", ["0.png", "1.png"])):
         assert [e.id for e in open_data(path, split).examples] == names
-    with pytest.raises(
-        dz.InputError, match="has no part 'val'; its column split holds train"
-    ):
+    with pytest.raises(dz.InputError, match="has no part 'val'; its column split holds train"):
         open_data(path, "val")
     path.write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
     assert len(open_data(path).examples) == 4
