@@ -199,24 +199,19 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file() or not path.stat().st_size:
         return
     try:
-        lines = io.StringIO(_text(path), newline="")
+        whole, _, last = path.read_bytes().removeprefix(BOM).rpartition(b"\n")
+        lines = io.StringIO(whole.decode() + "\n", newline="")
         header, *rows = list(csv.reader(_whole(lines))) or [[]]
+        # Editors take the last end of a line; a row that was cut off is short.
+        cut = csv.reader([last.decode("utf-8", "replace")])
+        rows += [row for row in cut if len(row) == len(header)]
     except (UnicodeDecodeError, ValueError, csv.Error):
         raise _foreign(path) from None
     if PATH not in header or "run" not in header:
         raise _foreign(path)
-    # Editors leave empty lines, and take the last end of a line; a row that was cut off is short.
-    last = path.read_bytes().rpartition(b"\n")[2].decode("utf-8", "replace")
-    rows += [row for row in csv.reader([last]) if len(row) == len(header)]
-    for row in filter(None, rows):
+    for row in filter(None, rows):  # editors leave empty lines
         values = dict(zip(header, row, strict=False))
         yield {name: _typed(name, text) for name, text in values.items()}
-
-
-def _text(path: Path) -> str:
-    """What a file holds, less what was cut off in the middle of a line, and of a character."""
-    raw = path.read_bytes()
-    return raw[: raw.rfind(b"\n") + 1].decode("utf-8-sig")
 
 
 def _whole(lines: Iterator[str]) -> Iterator[str]:

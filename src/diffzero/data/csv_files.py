@@ -90,10 +90,11 @@ def _of_part(
         whole = known and None not in kinds.values()
         if header[column] in taken or not (whole or ("train" in known and len(known) > 1)):
             continue
-        wanted = split.lower() if split else None
-        chosen = {cell for cell in kinds if cell.lower() == wanted}
-        for kind in (kind_of(split),) if split else EVALUATED:
-            chosen = chosen or {cell for cell, own in kinds.items() if own == kind and kind}
+        chosen = {cell for cell in kinds if split and cell.lower() == split.lower()}
+        if not chosen:
+            wanted = (kind_of(split),) if split else EVALUATED
+            kind = next((kind for kind in wanted if kind in known), None)
+            chosen = {cell for cell, own in kinds.items() if own is not None and own == kind}
         if not chosen:
             why = f"has no part {split!r}" if split else "its rows are to train on"
             raise InputError(

@@ -65,8 +65,11 @@ def _why(source: str, against: Exception | None, error: Exception) -> str:
 
 
 def _evaluated(names: list[str]) -> str:
-    found = (n for kind in EVALUATED for n in names if kind_of(n) == kind)
-    return next(found, names[0])
+    return _first(names, EVALUATED) or names[0]
+
+
+def _first(names: Sequence[str], kinds: Sequence[str]) -> str | None:
+    return next((n for kind in kinds for n in names if kind_of(n) == kind), None)
 
 
 def _of_kinds(source: str, names: Sequence[str], kinds: Sequence[str]) -> str:
@@ -75,7 +78,7 @@ def _of_kinds(source: str, names: Sequence[str], kinds: Sequence[str]) -> str:
     Raises:
         InputError: none of them is there.
     """
-    found = next((n for kind in kinds for n in names if kind_of(n) == kind), None)
+    found = _first(names, kinds)
     if found is None:
         raise InputError(
             f"{source}: has no part {' or '.join(kinds)}; its parts are {', '.join(names)}. Give "

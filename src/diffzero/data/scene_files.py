@@ -14,6 +14,8 @@ import numpy as np
 from ..errors import InputError
 from .scenes import TASKS, Split, example, render
 
+COLUMNS = ("image", "task", "candidates", "label", "held_out")
+
 
 def write(
     out: Path,
@@ -70,9 +72,6 @@ def write(
                 advance(len(part))
     partial.replace(path)  # a file that is there is whole
     return path
-
-
-COLUMNS = ("image", "task", "candidates", "label", "held_out")
 
 
 @dataclass(frozen=True)

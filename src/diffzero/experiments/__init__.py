@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -219,13 +218,11 @@ class Kept:
 
 def fingerprint(model: Any) -> str:
     """Name and CRC-32 of every weight: a model trained anew under its name is another model."""
-    import torch
+    from ..models.weights import checksum
 
     number = 0
     for part in model.networks().values():
-        for weight in part.state_dict().values():
-            flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            number = zlib.crc32(flat.numpy(), number)
+        number = checksum(part, number)
     return f"{model.name} {number:08x}"
 
 

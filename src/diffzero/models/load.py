@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, ref
-from zlib import crc32
 
 import torch
 
@@ -24,7 +23,7 @@ from .codec import overflows
 from .family import Family, Parts, check_class, check_flow, family_named, family_of_pipeline
 from .limits import MOST_SIDE
 from .quiet import quiet
-from .weights import check_filled
+from .weights import check_filled, checksum
 
 DTYPE = one_of("float32", "float16", "bfloat16")
 _COPIES: WeakKeyDictionary[Any, tuple[Any, Callable[[], Any]]] = WeakKeyDictionary()
@@ -279,11 +278,7 @@ def _copied(vae: Any) -> Any:
     The models of one pipeline share it as long as its weights and its configuration stay as they
     are, which are compared as such: torch does not count writes through `.data`.
     """
-    check = 0
-    for weight in vae.state_dict().values():
-        flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        check = crc32(flat.numpy(), check)
-    state = (check, str(vae.device), vae.dtype, repr(sorted(vae.config.items(), key=str)))
+    state = (checksum(vae), str(vae.device), vae.dtype, repr(sorted(vae.config.items(), key=str)))
     before, copy = _COPIES.get(vae, (None, lambda: None))
     kept = copy() if before == state else None
     if kept is None:

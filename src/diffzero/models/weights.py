@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -24,6 +25,14 @@ LEAST = 16  # numbers of a tensor that may well be alike by chance below
 ALLOWED = 0.01  # share of a network's matrices that may be blank, for those that train some so
 FEW = 3  # that may be in a network of few matrices
 NOTHING = 1e-30  # what halves and doubles are when they are read as each other
+
+
+def checksum(network: Any, start: int = 0) -> int:
+    """CRC-32 of every weight of a network, going on from that of others."""
+    for weight in network.state_dict().values():
+        flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        start = crc32(flat.numpy(), start)
+    return start
 
 
 def check_filled(networks: Mapping[str, Any]) -> None:
