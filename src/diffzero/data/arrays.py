@@ -30,7 +30,6 @@ from .parquet import (
     opened_files,
     parquet_files,
     places,
-    split_files,
 )
 from .parts import kinds_of
 
@@ -157,12 +156,7 @@ def _part(location: str, split: str) -> tuple[list[Path], str | None]:
     kinds = kinds_of([f.name for f in listed(folder)[0]])
     there = {kinds[part.name] for part in parts_of(folder)}
     for kind in INSTEAD.get(split, (split,)):
-        if kind == split:  # by the beginning of names too
-            try:
-                return split_files(files, kind)[0], kind
-            except (InputError, IndexError):
-                pass
-        elif found := files_of_kind(files, kind):
+        if found := files_of_kind(files, kind):
             return found, kind
         if kind in there:
             return [], kind

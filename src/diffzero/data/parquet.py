@@ -179,7 +179,8 @@ def files_of_kind(files: Sequence[Path], kind: str) -> list[Path]:
     plain = [kind] if kind in found else [n for n in found if n.lower() in WORDS[kind]]
     if len(found) > 1 and len(plain) != 1:
         raise InputError(
-            f"{files[0].parent}: {kind} may be {', '.join(found)}. Name one of them with --split."
+            f"{files[0].parent}: {kind} may be {', '.join(found)}. Name one of them with --split, "
+            "or give a folder that holds one of them."
         )
     return parts[(plain or found)[0]] if found else []
 
